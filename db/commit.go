@@ -1,0 +1,291 @@
+package db
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/crowfly/crowfly/index"
+	"github.com/crowfly/crowfly/segment"
+)
+
+// A write takes this road, in this order:
+//
+//	Put, Delete, Apply      checksums, on the caller's goroutine
+//	queue                   whoever finds no leader leads; the others wait
+//	stage                   sequence numbers and durableTo, in queue order
+//	write, datasync         once for the whole group
+//	index.Publish           readers see it
+//	acknowledge             wake the group, hand the lead on
+//
+// Nothing is published before it is as durable as promised, and nothing is
+// acknowledged before it is published.
+
+// commit is one caller in the queue.
+type commit struct {
+	ops  []op
+	size int64 // upper bound of the bytes in the segment
+	sync bool
+	err  error
+	wake chan bool // true: lead; false: done
+}
+
+type commitQueue struct {
+	mu      sync.Mutex
+	waiting []*commit
+	led     bool
+}
+
+const (
+	maxGroupBytes = maxBatchBytes
+	watermarkIdle = 50 * time.Millisecond
+)
+
+// commit brings the operations of one caller into the store.
+func (db *DB) commit(ops []op, mode SyncMode) error {
+	c, err := db.newCommit(ops, mode)
+	if err != nil || len(ops) == 0 {
+		return err
+	}
+	if !db.queue.join(c) && !<-c.wake {
+		return c.err
+	}
+	group := db.queue.take()
+	db.commitGroup(group)
+	db.queue.handOver(group)
+	return c.err
+}
+
+func (db *DB) newCommit(ops []op, mode SyncMode) (*commit, error) {
+	if db.opts.ReadOnly {
+		return nil, ErrReadOnly
+	}
+	if mode == SyncDefault {
+		mode = db.opts.Sync
+	}
+	c := &commit{ops: ops, sync: mode == SyncAlways, wake: make(chan bool, 1)}
+	for i := range ops {
+		if ops[i].invalid != nil {
+			return nil, ops[i].invalid
+		}
+		r := ops[i].record
+		c.size += segment.MaxRecordSize(len(r.Key), len(r.Meta), len(r.Value))
+	}
+	if len(ops) > maxBatchRecords || c.size > maxBatchBytes {
+		return nil, ErrBatchTooLarge
+	}
+	return c, nil
+}
+
+// join queues a commit and reports whether it has to lead.
+func (q *commitQueue) join(c *commit) (lead bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.waiting = append(q.waiting, c)
+	lead = !q.led
+	q.led = true
+	return lead
+}
+
+// take returns the group of the leader: as many as fit, itself the first.
+func (q *commitQueue) take() []*commit {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n, size := 0, int64(0)
+	for n < len(q.waiting) && (n == 0 || size+q.waiting[n].size <= maxGroupBytes) {
+		size += q.waiting[n].size
+		n++
+	}
+	group := q.waiting[:n:n]
+	q.waiting = append([]*commit(nil), q.waiting[n:]...)
+	return group
+}
+
+// handOver wakes the followers of a group and makes the first of those who
+// queued meanwhile the next leader.
+func (q *commitQueue) handOver(group []*commit) {
+	for _, c := range group[1:] {
+		c.wake <- false
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.led = len(q.waiting) > 0
+	if q.led {
+		q.waiting[0].wake <- true
+	}
+}
+
+// commitGroup commits a group, in as many parts as it takes segments.
+func (db *DB) commitGroup(group []*commit) {
+	db.write.Lock()
+	defer db.write.Unlock()
+	for len(group) > 0 {
+		err := db.writable(group[0].size)
+		if err != nil {
+			fail(group, err)
+			return
+		}
+		n := db.stage(group)
+		if err := db.commitStaged(group[:n]); err != nil {
+			fail(group[:n], err)
+		}
+		group = group[n:]
+	}
+	db.scheduleTimers()
+}
+
+func fail(group []*commit, err error) {
+	for _, c := range group {
+		c.err = writeError(err)
+	}
+}
+
+// writable makes sure that there is an active segment with room.
+func (db *DB) writable(size int64) error {
+	switch {
+	case db.state.Load() == nil:
+		return ErrClosed
+	case db.writer.poison != nil:
+		return fmt.Errorf("writing has stopped, reopen the store: %w", db.writer.poison)
+	case db.writer.active != nil && !db.writer.broken && db.writer.active.Fits(size):
+		return nil
+	}
+	first := db.writer.active == nil
+	if err := db.rotate(size); err != nil {
+		return err
+	}
+	if first {
+		db.fold()
+	}
+	return nil
+}
+
+// stage appends the records of as many commits as fit the segment, at least
+// one, and returns their number.
+func (db *DB) stage(group []*commit) int {
+	overlay := make(map[string]bool) // keys of this group: is there a value?
+	db.writer.staged = db.writer.staged[:0]
+	for i, c := range group {
+		if !db.writer.active.Fits(c.size) {
+			return i
+		}
+		db.judge(c, overlay)
+		db.stageBatch(c)
+	}
+	return len(group)
+}
+
+// judge decides, in queue order, what each operation finds: the values before
+// it in the group, and those in the index.
+func (db *DB) judge(c *commit, overlay map[string]bool) {
+	for i := range c.ops {
+		o := &c.ops[i]
+		key := o.record.Key
+		existed, known := overlay[string(key)]
+		if !known {
+			_, err := db.index.Lookup(db.state.Load().segs, key)
+			existed = err != index.ErrAbsent
+		}
+		o.result.Existed = existed
+		o.skip = o.record.Kind == segment.KindDelete && !existed
+		overlay[string(key)] = o.record.Kind != segment.KindDelete
+	}
+}
+
+// stageBatch numbers the records of one commit and appends them.
+func (db *DB) stageBatch(c *commit) {
+	left := 0
+	for i := range c.ops {
+		if !c.ops[i].skip {
+			left++
+		}
+	}
+	first := segment.FlagFirst
+	for i := range c.ops {
+		o := &c.ops[i]
+		if o.skip {
+			continue
+		}
+		left--
+		db.writer.seq++
+		r := o.record
+		r.Flags = r.Flags&^segment.FlagFirst | first
+		r.Left, r.Seq, first = uint16(left), db.writer.seq, 0
+		db.writer.active.Append(r)
+		if r.Kind != segment.KindDelete {
+			o.result.Version = versionOf(r)
+		}
+		db.writer.staged = append(db.writer.staged, db.change(db.writer.active.Segment(), r))
+	}
+}
+
+func (db *DB) change(seg *segment.Segment, r *segment.Record) index.Change {
+	return index.Change{
+		Key: r.Key, Ref: seg.Ref(r.Offset), Seq: r.Seq, Kind: r.Kind, Size: r.End - r.Offset,
+	}
+}
+
+// commitStaged writes, syncs and publishes what was staged.
+func (db *DB) commitStaged(group []*commit) error {
+	if len(db.writer.staged) == 0 {
+		return nil // deletes of nothing
+	}
+	if err := db.writer.active.Reserve(); err != nil {
+		db.writer.active.Discard()
+		return err
+	}
+	if err := db.writer.active.Write(); err != nil {
+		db.writer.broken = true
+		return err
+	}
+	if anySync(group) {
+		if err := db.syncActive(); err != nil {
+			return err
+		}
+	}
+	db.index.Publish(db.writer.staged, db.writer.seq)
+	db.counters.commits.Add(uint64(len(group)))
+	db.counters.records.Add(uint64(len(db.writer.staged)))
+	clear(db.writer.staged)
+	return nil
+}
+
+func anySync(group []*commit) bool {
+	for _, c := range group {
+		if c.sync {
+			return true
+		}
+	}
+	return false
+}
+
+// syncActive makes everything written durable. A failure is final: the kernel
+// has dropped the error with the pages, and another try would succeed without
+// the bytes.
+func (db *DB) syncActive() error {
+	seg := db.writer.active.Segment()
+	if seg.Synced() == seg.Len() {
+		return nil
+	}
+	if err := db.writer.active.Sync(); err != nil {
+		db.writer.poison = err
+		return err
+	}
+	db.counters.syncs.Add(1)
+	return nil
+}
+
+// Sync makes all acknowledged writes durable, whatever mode they were made in.
+func (db *DB) Sync() error {
+	db.write.Lock()
+	defer db.write.Unlock()
+	switch {
+	case db.state.Load() == nil:
+		return ErrClosed
+	case db.writer.poison != nil:
+		return db.writer.poison
+	case db.writer.active == nil:
+		return nil
+	}
+	return writeError(db.syncActive())
+}

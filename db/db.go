@@ -1,0 +1,119 @@
+package db
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"github.com/crowfly/crowfly/index"
+	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/vfs"
+)
+
+// DB is an open store. All methods are safe for concurrent use.
+type DB struct {
+	// Constant after Open.
+	fs     vfs.FS
+	opts   Options
+	unlock func() error // nil if read-only
+
+	// Synchronised by themselves.
+	index     *index.Index
+	manifests *manifestOwner
+	queue     commitQueue
+	handles   handles
+	counters  counters
+	follow    follower // read-only stores
+
+	// What readers work with; nil once closed. Changed under write, or under
+	// follow.mu in a read-only store.
+	state atomic.Pointer[state]
+
+	// Guarded by write, which the leader of a group holds.
+	write  sync.Mutex
+	writer writer
+}
+
+// writer is the writing half of a store, guarded by DB.write.
+type writer struct {
+	active *segment.Writer // nil before the first write
+	broken bool            // active can't be appended to any more
+	poison error           // a failed sync: no more writes in this run
+	seq    uint64          // last sequence number given out
+	nextID segment.ID      // of the next file
+	staged []index.Change  // of the group under way
+	timers timers
+}
+
+// counters since Open.
+type counters struct{ commits, records, syncs atomic.Uint64 }
+
+// Open opens the store in a directory, which is created if need be, takes the
+// lock, and recovers what an unclean stop left behind. A nil o means defaults.
+//
+// It fails with ErrLocked if another writer has the store open, with a
+// *CorruptError if durable bytes are damaged, with ErrNewer if the store needs
+// a newer version. In all these cases nothing on disk has been changed.
+func Open(dir string, o *Options) (*DB, error) {
+	opts := o.withDefaults()
+	fsys := opts.FS
+	if fsys == nil {
+		d, err := vfs.OpenDir(dir, !opts.ReadOnly)
+		if err != nil {
+			return nil, err
+		}
+		fsys = d
+	}
+	db := &DB{fs: fsys, opts: opts, index: index.New(index.Options{KeepTombstones: opts.ReadOnly})}
+	db.state.Store(&state{})
+	if opts.ReadOnly {
+		if err := db.openFollower(); err != nil {
+			return nil, err
+		}
+		return db, nil
+	}
+	unlock, err := fsys.Lock(segment.LockName)
+	if err != nil {
+		return nil, err
+	}
+	db.unlock = unlock
+	if err := db.recover(); err != nil {
+		return nil, errors.Join(err, unlock())
+	}
+	return db, nil
+}
+
+// Close waits for the writes under way, makes everything durable and releases
+// the lock. Reads that have begun may end, and what open handles hold stays
+// valid; mappings go when the last of them does. It returns ErrOpenHandles,
+// with the store closed, if there are such handles. A second Close does nothing.
+func (db *DB) Close() error {
+	if db.opts.ReadOnly {
+		return db.closeFollower()
+	}
+	db.write.Lock()
+	defer db.write.Unlock()
+	if db.state.Load() == nil {
+		return nil
+	}
+	err := db.finish()
+	db.state.Store(nil)
+	return errors.Join(err, db.unlock(), db.handles.stillOpen())
+}
+
+// finish seals the active segment, so that the next Open finds nothing to
+// recover. A store that was not written to has none and is left as it is.
+func (db *DB) finish() error {
+	w := db.writer.active
+	if w == nil || db.writer.poison != nil {
+		return db.writer.poison
+	}
+	if err := db.syncActive(); err != nil {
+		return err
+	}
+	if err := db.manifests.edit(db.sealActive); err != nil {
+		return writeError(err)
+	}
+	db.afterSeal(w)
+	return nil
+}

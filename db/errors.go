@@ -1,0 +1,61 @@
+package db
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+
+	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/vfs"
+)
+
+// Errors that callers branch on, with errors.Is. The error returned says more:
+// the key, or the file and the offset.
+var (
+	ErrNotFound      error = notFound{}
+	ErrClosed              = errors.New("store is closed")
+	ErrReadOnly            = errors.New("store is read-only")
+	ErrNoSpace             = errors.New("no space left for writing")
+	ErrKeySize             = fmt.Errorf("key must have 1 to %d bytes", segment.MaxKey)
+	ErrValueTooLarge       = fmt.Errorf("value is larger than %d bytes", MaxValue)
+	ErrBatchTooLarge       = fmt.Errorf("batch is larger than %d bytes or %d records", maxBatchBytes, maxBatchRecords)
+	ErrPinnedSpace         = errors.New("out of segment slots: open handles hold too many old segments")
+
+	// ErrLocked says that another writer, in this process or another, has
+	// the store open.
+	ErrLocked = vfs.ErrLocked
+
+	// ErrNewer says that the store needs a newer version of crowfly.
+	ErrNewer = segment.ErrNewer
+)
+
+// CorruptError reports damage: bytes once proven durable are not what was
+// written. Get it with errors.As. Nothing on disk has been changed.
+type CorruptError = segment.CorruptError
+
+// notFound is ErrNotFound. It is fs.ErrNotExist too.
+type notFound struct{}
+
+func (notFound) Error() string        { return "key not found" }
+func (notFound) Is(target error) bool { return target == fs.ErrNotExist }
+
+// withKey adds the key to an error about one operation.
+func withKey(op string, key []byte, err error) error {
+	if err == nil {
+		return nil
+	}
+	const shown = 64
+	if len(key) > shown {
+		return fmt.Errorf("%s %q... (%d bytes): %w", op, key[:shown], len(key), err)
+	}
+	return fmt.Errorf("%s %q: %w", op, key, err)
+}
+
+// writeError gives a full disk its own name.
+func writeError(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	}
+	return err
+}

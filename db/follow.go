@@ -1,0 +1,243 @@
+package db
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/crowfly/crowfly/index"
+	"github.com/crowfly/crowfly/segment"
+)
+
+// followEvery is how often a read-only store looks for news of the writer.
+const followEvery = 100 * time.Millisecond
+
+// follower is the half of a read-only store that keeps it up to date with a
+// writer in another process. It writes nothing. Tombstones stay in its index:
+// without them a put that compaction copies to another file could not be told
+// from one that was deleted since.
+type follower struct {
+	mu       sync.Mutex
+	manifest *manifest
+	applied  map[segment.ID]int64 // up to where each segment's records are in the index
+	stop     func() bool
+}
+
+// followAttempts bounds how often a manifest may be replaced under our eyes.
+const followAttempts = 100
+
+func (db *DB) openFollower() error {
+	db.follow.manifest = &manifest{}
+	names, err := db.fs.List()
+	if err != nil {
+		return err
+	}
+	if _, ok := latestGeneration(names); !ok && len(segmentFiles(names)) > 0 {
+		return &CorruptError{Path: db.fs.Path(), Reason: "there are segments but no manifest"}
+	}
+	if err := db.refresh(); err != nil {
+		return err
+	}
+	db.follow.stop = db.fs.AfterFunc(followEvery, db.followTimer)
+	return nil
+}
+
+func (db *DB) closeFollower() error {
+	db.follow.mu.Lock()
+	defer db.follow.mu.Unlock()
+	if db.state.Load() == nil {
+		return nil
+	}
+	db.follow.stop()
+	db.state.Store(nil)
+	return db.handles.stillOpen()
+}
+
+func (db *DB) followTimer() {
+	db.follow.mu.Lock()
+	defer db.follow.mu.Unlock()
+	if db.state.Load() == nil {
+		return
+	}
+	db.refresh() // what fails now fails again, and Refresh returns it
+	db.follow.stop = db.fs.AfterFunc(followEvery, db.followTimer)
+}
+
+// Refresh brings a read-only store up to what the writer has made durable by
+// now. It also happens by itself ten times a second. On other stores it does
+// nothing.
+func (db *DB) Refresh() error {
+	if !db.opts.ReadOnly {
+		return nil
+	}
+	db.follow.mu.Lock()
+	defer db.follow.mu.Unlock()
+	if db.state.Load() == nil {
+		return ErrClosed
+	}
+	return db.refresh()
+}
+
+// refresh follows the manifest until it has read everything one names. A file
+// may vanish meanwhile if, and only if, there is a newer manifest.
+func (db *DB) refresh() error {
+	for range followAttempts {
+		names, err := db.fs.List()
+		if err != nil {
+			return err
+		}
+		m, err := readManifest(db.fs, names)
+		if err == nil && m != nil {
+			err = db.followManifest(m)
+		}
+		if err == nil || !db.superseded(names) {
+			return err
+		}
+	}
+	return errors.New("the manifest changes faster than it can be read")
+}
+
+// superseded reports whether there is a manifest newer than all in names.
+func (db *DB) superseded(names []string) bool {
+	now, err := db.fs.List()
+	if err != nil {
+		return false
+	}
+	before, _ := latestGeneration(names)
+	after, ok := latestGeneration(now)
+	return ok && after > before
+}
+
+// followManifest applies what is new: first everything is read and verified,
+// then readers get the new segments, then the index entries, and at last the
+// segments that left the manifest go, with all entries that still name them.
+func (db *DB) followManifest(m *manifest) error {
+	n := &news{db: db, m: m, applied: make(map[segment.ID]int64)}
+	if err := n.read(); err != nil {
+		return err
+	}
+	n.publish()
+	n.sweep()
+	db.follow.manifest, db.follow.applied = m, n.applied
+	return nil
+}
+
+// news is what a follower finds in one look at the directory.
+type news struct {
+	db      *DB
+	m       *manifest
+	changes []index.Change
+	applied map[segment.ID]int64
+}
+
+// read opens segments that are new and collects the records that are. Readers
+// see nothing of it yet.
+func (n *news) read() error {
+	for i := range n.m.segments {
+		e := &n.m.segments[i]
+		seg, err := n.open(e)
+		if err != nil {
+			return err
+		}
+		if err := n.readSegment(seg, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *news) open(e *entry) (*segment.Segment, error) {
+	if seg := n.db.state.Load().find(e.id); seg != nil {
+		return seg, nil
+	}
+	seg, err := n.db.openNamed(n.m, e, e.length)
+	if err != nil {
+		return nil, err
+	}
+	return seg, n.db.attach(seg)
+}
+
+func (n *news) readSegment(seg *segment.Segment, e *entry) error {
+	from, end := n.db.follow.applied[e.id], e.length
+	if from == 0 {
+		from = segment.HeaderSize
+	}
+	if e.active {
+		var err error
+		if end, err = n.durableEnd(seg, e, from); err != nil {
+			return err
+		}
+	}
+	if end = max(end, from); end > seg.Len() {
+		if err := seg.Grow(end); err != nil {
+			return err
+		}
+	}
+	changes, tally, err := n.db.readRecords(seg, from, end)
+	if err == nil && from == segment.HeaderSize && !e.active && tally != e.tally {
+		err = wrongTally(seg, tally, e.tally)
+	}
+	n.changes = append(n.changes, changes...)
+	n.applied[e.id] = end
+	return err
+}
+
+// durableEnd is how far the active segment may be shown: beside a living
+// writer only what is known to be synced, without one every complete batch,
+// as the next writer will do.
+func (n *news) durableEnd(seg *segment.Segment, e *entry, from int64) (int64, error) {
+	alive, err := n.db.fs.Locked(segment.LockName)
+	if err != nil {
+		return 0, err
+	}
+	tail, err := seg.FollowTail(from)
+	if err != nil {
+		return 0, err
+	}
+	proven := max(tail.Proven, e.length)
+	if tail.Valid < proven {
+		return 0, unverified(seg, tail.Valid, proven)
+	}
+	if alive {
+		return proven, nil
+	}
+	return tail.Valid, nil
+}
+
+// publish lets readers see the news, all at once.
+func (n *news) publish() {
+	visible := n.db.index.Visible()
+	for _, c := range n.changes {
+		visible = max(visible, c.Seq)
+	}
+	n.db.index.Publish(n.changes, visible)
+}
+
+// sweep removes the segments that left the manifest. An entry that still names
+// one was deleted, and its tombstone compacted away, since the last look.
+func (n *news) sweep() {
+	st := n.db.state.Load()
+	var gone []segment.ID
+	for _, seg := range st.segs {
+		if seg != nil && n.m.entry(seg.ID()) == nil {
+			gone = append(gone, seg.ID())
+		}
+	}
+	if len(gone) == 0 {
+		return
+	}
+	n.db.index.Sweep(func(slot int) bool {
+		return slot < len(st.segs) && st.segs[slot] != nil && slices.Contains(gone, st.segs[slot].ID())
+	})
+	n.db.state.Store(st.without(gone))
+}
+
+func (db *DB) currentManifest() *manifest {
+	if !db.opts.ReadOnly {
+		return db.manifests.get()
+	}
+	db.follow.mu.Lock()
+	defer db.follow.mu.Unlock()
+	return db.follow.manifest
+}

@@ -1,0 +1,326 @@
+package db
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/vfs"
+)
+
+// manifest is the complete list of the segments of a store. It is immutable;
+// a change makes the next generation. Of the MANIFEST files in a directory the
+// one with the highest generation counts.
+type manifest struct {
+	store      segment.StoreID
+	generation uint64
+	epoch      uint32     // raised by every run that writes
+	nextID     segment.ID // no file has this number or a higher one
+	nextSeq    uint64     // no record outside the active segment has this number or a higher one
+	expiryMark int64      // unix milliseconds; expiry never looks back behind it
+	segments   []entry
+}
+
+// entry is one segment in the manifest.
+type entry struct {
+	id       segment.ID
+	active   bool
+	length   int64 // logical length; of an active segment what is proven durable
+	capacity int64 // how long an active segment may get
+	salt     uint64
+	tally    segment.Tally // of a sealed segment
+}
+
+func (m *manifest) entry(id segment.ID) *entry {
+	for i := range m.segments {
+		if m.segments[i].id == id {
+			return &m.segments[i]
+		}
+	}
+	return nil
+}
+
+func (m *manifest) drop(ids ...segment.ID) {
+	m.segments = slices.DeleteFunc(m.segments, func(e entry) bool { return slices.Contains(ids, e.id) })
+}
+
+// A manifest file holds the same image twice, the second one at half the
+// length of the file, so that a damaged sector takes away one of them only:
+//
+//	file header, 64 bytes
+//	u32 length of the body, u32 zero
+//	body: u64 next id  u64 next seq  i64 expiry mark  u32 segments
+//	      per segment u16 length of the entry, entry:
+//	      u64 id  u8 state  u64 length  u64 capacity  u64 salt
+//	      u64 records  u64 min seq  u64 max seq  u64 sum over header sums
+//	u64 xxhash64 of all before
+//	zero bytes to a multiple of 4096
+const (
+	manifestPage   = 4096
+	manifestPrefix = segment.HeaderSize + 8
+	manifestFixed  = 28
+	entrySize      = 65
+
+	stateActive = 1
+	stateSealed = 2
+)
+
+func (m *manifest) encode() []byte {
+	le := binary.LittleEndian
+	b := segment.AppendHeader(nil, segment.Header{
+		Magic: segment.MagicManifest, Store: m.store, File: m.generation, Epoch: m.epoch,
+	})
+	b = le.AppendUint32(b, uint32(manifestFixed+len(m.segments)*(2+entrySize)))
+	b = le.AppendUint32(b, 0)
+	b = le.AppendUint64(b, uint64(m.nextID))
+	b = le.AppendUint64(b, m.nextSeq)
+	b = le.AppendUint64(b, uint64(m.expiryMark))
+	b = le.AppendUint32(b, uint32(len(m.segments)))
+	for i := range m.segments {
+		b = m.segments[i].append(b)
+	}
+	b = le.AppendUint64(b, xxhash.Sum64(b))
+	b = append(b, make([]byte, -len(b)&(manifestPage-1))...)
+	return append(b, b...)
+}
+
+func (e *entry) append(b []byte) []byte {
+	le := binary.LittleEndian
+	state := byte(stateSealed)
+	if e.active {
+		state = stateActive
+	}
+	b = le.AppendUint16(b, entrySize)
+	b = le.AppendUint64(b, uint64(e.id))
+	b = append(b, state)
+	for _, v := range []uint64{
+		uint64(e.length), uint64(e.capacity), e.salt,
+		e.tally.Records, e.tally.MinSeq, e.tally.MaxSeq, e.tally.Sum,
+	} {
+		b = le.AppendUint64(b, v)
+	}
+	return b
+}
+
+// decodeManifest reads a manifest file, from whichever of its images is whole.
+func decodeManifest(b []byte, generation uint64) (*manifest, error) {
+	m, err := decodeImage(b, generation)
+	if err == nil || errors.Is(err, ErrNewer) {
+		return m, err
+	}
+	if m, err2 := decodeImage(b[len(b)/2:], generation); err2 == nil {
+		return m, nil
+	}
+	return nil, err
+}
+
+func decodeImage(b []byte, generation uint64) (*manifest, error) {
+	h, err := segment.DecodeHeader(b, segment.MagicManifest)
+	if err != nil {
+		return nil, err
+	}
+	if h.File != generation {
+		return nil, fmt.Errorf("generation %d under the name of %d", h.File, generation)
+	}
+	if len(b) < manifestPrefix {
+		return nil, errors.New("manifest cut off")
+	}
+	le := binary.LittleEndian
+	n := int64(le.Uint32(b[segment.HeaderSize:]))
+	if n < manifestFixed || manifestPrefix+n+8 > int64(len(b)) {
+		return nil, errors.New("manifest cut off")
+	}
+	if xxhash.Sum64(b[:manifestPrefix+n]) != le.Uint64(b[manifestPrefix+n:]) {
+		return nil, errors.New("manifest checksum")
+	}
+	m := &manifest{store: h.Store, generation: generation, epoch: h.Epoch}
+	return m, m.decodeBody(b[manifestPrefix : manifestPrefix+n])
+}
+
+// decodeBody reads a body whose checksum was right.
+func (m *manifest) decodeBody(b []byte) error {
+	le := binary.LittleEndian
+	m.nextID = segment.ID(le.Uint64(b))
+	m.nextSeq = le.Uint64(b[8:])
+	m.expiryMark = int64(le.Uint64(b[16:]))
+	count := le.Uint32(b[24:])
+	b = b[manifestFixed:]
+	for range count {
+		if len(b) < 2 || len(b) < 2+int(le.Uint16(b)) || le.Uint16(b) < entrySize {
+			return errors.New("manifest entry cut off")
+		}
+		n := 2 + int(le.Uint16(b))
+		e, err := decodeEntry(b[2:n])
+		if err != nil {
+			return err
+		}
+		if m.entry(e.id) != nil || e.id >= m.nextID {
+			return fmt.Errorf("manifest names %s wrongly", e.id.FileName())
+		}
+		m.segments = append(m.segments, e)
+		b = b[n:]
+	}
+	return nil
+}
+
+func decodeEntry(b []byte) (e entry, err error) {
+	le := binary.LittleEndian
+	e.id, e.active = segment.ID(le.Uint64(b)), b[8] == stateActive
+	field := func(i int) uint64 { return le.Uint64(b[9+8*i:]) }
+	e.length, e.capacity, e.salt = int64(field(0)), int64(field(1)), field(2)
+	e.tally = segment.Tally{Records: field(3), MinSeq: field(4), MaxSeq: field(5), Sum: field(6)}
+	const most = segment.MaxStart + maxBatchBytes
+	if e.length < segment.HeaderSize || e.length > most || e.capacity < 0 || e.capacity > most {
+		err = fmt.Errorf("manifest: length of %s out of bounds", e.id.FileName())
+	}
+	return e, err
+}
+
+// readManifest reads the manifest of the highest generation among names, or
+// returns nil if there is none.
+func readManifest(fsys vfs.FS, names []string) (*manifest, error) {
+	gen, ok := latestGeneration(names)
+	if !ok {
+		return nil, nil
+	}
+	b, err := readFile(fsys, segment.ManifestName(gen))
+	if err != nil {
+		return nil, err
+	}
+	m, err := decodeManifest(b, gen)
+	if err != nil {
+		path := filepath.Join(fsys.Path(), segment.ManifestName(gen))
+		if errors.Is(err, ErrNewer) {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		return nil, &CorruptError{Path: path, Reason: err.Error()}
+	}
+	return m, nil
+}
+
+func latestGeneration(names []string) (gen uint64, ok bool) {
+	for _, name := range names {
+		if g, is := segment.ParseManifestName(name); is {
+			gen, ok = max(gen, g), true
+		}
+	}
+	return gen, ok
+}
+
+func readFile(fsys vfs.FS, name string) ([]byte, error) {
+	f, err := fsys.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	const most = 64 << 20 // far above a manifest with every slot taken
+	b := make([]byte, min(size, most))
+	n, err := f.ReadAt(b, 0)
+	if n == len(b) {
+		return b, nil
+	}
+	return nil, err
+}
+
+// manifestOwner is the only one in the process who changes the manifest. A
+// generation that may or may not have reached the disk ends all changes: what
+// it would have removed stays until the store is opened anew.
+type manifestOwner struct {
+	fs vfs.FS
+
+	mu      sync.Mutex
+	current *manifest // never nil
+	epoch   uint32    // of this run
+	unknown error     // a commit whose outcome nobody knows
+}
+
+func (o *manifestOwner) get() *manifest {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.current
+}
+
+// edit applies a change to the current list and makes the result durable.
+func (o *manifestOwner) edit(change func(*manifest)) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.unknown != nil {
+		return o.unknown
+	}
+	next := *o.current
+	next.segments = slices.Clone(o.current.segments)
+	next.generation++
+	next.epoch = o.epoch
+	change(&next)
+	if err := o.commit(&next); err != nil {
+		return fmt.Errorf("manifest generation %d: %w", next.generation, err)
+	}
+	o.current = &next
+	o.removeBefore(next.generation - 1)
+	return nil
+}
+
+// commit writes a generation under a temporary name, syncs it and gives it its
+// name, which must be free.
+func (o *manifestOwner) commit(m *manifest) error {
+	name := segment.ManifestName(m.generation)
+	temp := segment.TempName(name)
+	if err := writeFile(o.fs, temp, m.encode()); err != nil {
+		return errors.Join(err, o.fs.Remove(temp))
+	}
+	err := o.fs.Rename(temp, name)
+	if err == nil {
+		err = o.fs.SyncDir()
+	}
+	if err != nil {
+		o.unknown = fmt.Errorf("outcome unknown, reopen the store: %w", err)
+		return o.unknown
+	}
+	return nil
+}
+
+func writeFile(fsys vfs.FS, name string, b []byte) error {
+	f, err := fsys.Create(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := segment.WriteAll(f, [][]byte{b}, 0); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// removeBefore unlinks older generations. The one before the current stays
+// until the current has a successor.
+func (o *manifestOwner) removeBefore(gen uint64) {
+	names, err := o.fs.List()
+	if err != nil {
+		return // a leftover is harmless, the next edit tries again
+	}
+	for _, name := range names {
+		if g, ok := segment.ParseManifestName(name); ok && g < gen {
+			o.fs.Remove(name)
+		}
+	}
+}
+
+func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+
+// outcomeKnown is false once a commit may or may not have reached the disk.
+func (o *manifestOwner) outcomeKnown() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.unknown == nil
+}

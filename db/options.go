@@ -1,0 +1,104 @@
+package db
+
+import (
+	"time"
+
+	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/vfs"
+)
+
+// Limits of one store, in bytes unless said otherwise.
+const (
+	MaxKey   = segment.MaxKey
+	MaxValue = 48 << 20 // of one Put
+
+	maxBatchBytes   = 64 << 20 // encoded
+	maxBatchRecords = 65536
+
+	minSegmentSize     = 4 << 10
+	defaultSegmentSize = 64 << 20
+	maxSegmentSize     = segment.MaxStart
+)
+
+// SyncMode says when a write is acknowledged.
+type SyncMode int
+
+const (
+	// SyncDefault is SyncAlways for a store, and the store's mode for a put.
+	SyncDefault SyncMode = iota
+
+	// SyncAlways acknowledges a write when it is on disk: it survives the
+	// death of the process, of the system and of the power.
+	SyncAlways
+
+	// SyncInterval acknowledges a write when the kernel has it, and syncs
+	// at least every Options.SyncEvery. It survives the death of the process.
+	SyncInterval
+
+	// SyncNever is SyncInterval without the timer. The disk is synced when
+	// a segment is full, by Sync and by Close.
+	SyncNever
+)
+
+// VerifyMode says when the zero-copy reads View, Value and those of the server
+// check a value against its checksum. Get always does.
+type VerifyMode int
+
+const (
+	VerifyFirst  VerifyMode = iota // on the first use of the value after Open
+	VerifyAlways                   // on every use
+	VerifyNever                    // not at all
+)
+
+// Options for Open. The zero value is a good default.
+type Options struct {
+	// ReadOnly opens without a lock and without writing anything, also
+	// beside a writer in another process, which it then follows.
+	ReadOnly bool
+
+	Sync      SyncMode
+	SyncEvery time.Duration // for SyncInterval, 100 ms by default
+
+	// SegmentSize is how long a segment file may get, 4 KiB to 256 MiB,
+	// 64 MiB by default. A larger batch gets a file of its own size.
+	SegmentSize int64
+
+	Verify VerifyMode
+
+	// FS is the directory to use instead of the one named in Open, for tests.
+	FS vfs.FS
+}
+
+// PutOptions for one Put, Delete or Apply.
+type PutOptions struct {
+	// Metadata describes the value of a Put.
+	Metadata *Metadata
+
+	// Sync overrides the mode of the store. Batches that are committed
+	// together with one that asks for SyncAlways are synced with it.
+	Sync SyncMode
+}
+
+// Metadata describes a value.
+type Metadata = segment.Metadata
+
+// Pair is a name with its value in Metadata.
+type Pair = segment.Pair
+
+func (o *Options) withDefaults() Options {
+	var d Options
+	if o != nil {
+		d = *o
+	}
+	if d.Sync == SyncDefault {
+		d.Sync = SyncAlways
+	}
+	if d.SyncEvery <= 0 {
+		d.SyncEvery = 100 * time.Millisecond
+	}
+	if d.SegmentSize == 0 {
+		d.SegmentSize = defaultSegmentSize
+	}
+	d.SegmentSize = min(max(d.SegmentSize, minSegmentSize), maxSegmentSize)
+	return d
+}

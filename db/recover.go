@@ -1,0 +1,291 @@
+package db
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/crowfly/crowfly/index"
+	"github.com/crowfly/crowfly/segment"
+)
+
+// recover makes a store out of the files in the directory:
+//
+//	read the manifest of the highest generation
+//	refuse files that a lost manifest must have named
+//	read the sealed segments, which must be whole
+//	read the tail of the segment that was active, and bring it to safety
+//	remove what nobody names
+//
+// After a clean stop there is no active segment and nothing is written.
+func (db *DB) recover() error {
+	names, err := db.fs.List()
+	if err != nil {
+		return err
+	}
+	m, err := readManifest(db.fs, names)
+	if err != nil {
+		return err
+	}
+	files := segmentFiles(names)
+	if m == nil {
+		if len(files) > 0 {
+			return &CorruptError{Path: db.fs.Path(), Reason: fmt.Sprintf("there is %s but no manifest", files[0].FileName())}
+		}
+		m = &manifest{store: segment.NewStoreID(), nextID: 1, nextSeq: 1}
+	}
+	db.manifests = &manifestOwner{fs: db.fs, current: m, epoch: m.epoch + 1}
+	db.writer.seq = m.nextSeq - 1
+	db.writer.nextID = m.nextID
+	if err := db.checkStrays(m, files); err != nil {
+		return err
+	}
+	if err := db.loadSealed(m); err != nil {
+		return err
+	}
+	if err := db.recoverActive(m); err != nil {
+		return err
+	}
+	db.removeStrays(names)
+	db.index.DropTombstones()
+	db.index.Publish(nil, db.writer.seq)
+	return nil
+}
+
+func segmentFiles(names []string) (ids []segment.ID) {
+	for _, name := range names {
+		if id, ok := segment.ParseFileName(name); ok {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// checkStrays looks at segments that the manifest does not name. Outputs of a
+// compaction that did not come to its end are harmless, and so are files
+// without records. A put of its own with a number the manifest has not given
+// out yet was acknowledged by a run whose manifest is gone.
+func (db *DB) checkStrays(m *manifest, files []segment.ID) error {
+	for _, id := range files {
+		db.writer.nextID = max(db.writer.nextID, id+1)
+		if m.entry(id) != nil {
+			continue
+		}
+		seg, err := db.openStray(m, id)
+		if err != nil {
+			return err
+		}
+		if seg == nil {
+			continue
+		}
+		for r, err := range seg.Records(segment.HeaderSize, seg.Len()) {
+			if err != nil {
+				break
+			}
+			if r.Flags&segment.FlagCopied == 0 && r.Kind != segment.KindWatermark && r.Seq >= m.nextSeq {
+				return &CorruptError{
+					Path: seg.Path(), Offset: r.Offset,
+					Reason: fmt.Sprintf("record %d is newer than %s, which does not name this file: a manifest was lost",
+						r.Seq, segment.ManifestName(m.generation)),
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// openStray opens a segment that the manifest does not name, or returns nil if
+// its creation was not finished.
+func (db *DB) openStray(m *manifest, id segment.ID) (*segment.Segment, error) {
+	h, err := segment.ReadHeader(db.fs, id)
+	path := filepath.Join(db.fs.Path(), id.FileName())
+	switch {
+	case errors.Is(err, ErrNewer):
+		return nil, fmt.Errorf("%s: %w", path, err)
+	case err != nil:
+		return nil, nil
+	case h.Store != m.store:
+		return nil, &CorruptError{Path: path, Offset: 16, Reason: fmt.Sprintf("file of another store (%v)", h.Store)}
+	}
+	return segment.Open(db.fs, id, m.store, segment.WholeFile, 0)
+}
+
+// openNamed opens a segment that the manifest names.
+func (db *DB) openNamed(m *manifest, e *entry, length int64) (*segment.Segment, error) {
+	seg, err := segment.Open(db.fs, e.id, m.store, length, e.capacity)
+	if isNotExist(err) {
+		return nil, &CorruptError{
+			Path:   filepath.Join(db.fs.Path(), e.id.FileName()),
+			Reason: fmt.Sprintf("file is missing, %s names it", segment.ManifestName(m.generation)),
+		}
+	}
+	if err == nil && seg.Salt() != e.salt {
+		err = seg.Damage(40, fmt.Sprintf("another file of this name, %s has salt %x", segment.ManifestName(m.generation), e.salt))
+	}
+	return seg, err
+}
+
+func (db *DB) loadSealed(m *manifest) error {
+	for i := range m.segments {
+		e := &m.segments[i]
+		if e.active {
+			continue
+		}
+		seg, err := db.openNamed(m, e, e.length)
+		if err != nil {
+			return err
+		}
+		if err := db.attach(seg); err != nil {
+			return err
+		}
+		changes, err := db.readSealed(seg, e)
+		if err != nil {
+			return err
+		}
+		db.index.Publish(changes, 0)
+	}
+	return nil
+}
+
+// readSealed reads the records of a sealed segment and checks that they are
+// those the manifest knows.
+func (db *DB) readSealed(seg *segment.Segment, e *entry) ([]index.Change, error) {
+	changes, tally, err := db.readRecords(seg, segment.HeaderSize, e.length)
+	if err == nil && tally != e.tally {
+		err = wrongTally(seg, tally, e.tally)
+	}
+	return changes, err
+}
+
+func wrongTally(seg *segment.Segment, got, want segment.Tally) error {
+	return seg.Damage(segment.HeaderSize, fmt.Sprintf("holds records %+v, the manifest says %+v", got, want))
+}
+
+func unverified(seg *segment.Segment, off, proven int64) error {
+	return seg.Damage(off, fmt.Sprintf("record does not verify, though everything up to %d was synced", proven))
+}
+
+// readRecords reads the index entries and the tally of [from, to).
+func (db *DB) readRecords(seg *segment.Segment, from, to int64) (changes []index.Change, t segment.Tally, err error) {
+	for r, err := range seg.Records(from, to) {
+		if err != nil {
+			return nil, t, err
+		}
+		t.Add(&r)
+		if r.Kind != segment.KindWatermark {
+			changes = append(changes, db.change(seg, &r))
+		}
+	}
+	return changes, t, nil
+}
+
+// recoverActive deals with the segment that was being written. What a sync
+// had proven durable must be whole. Complete batches behind that are kept too,
+// but copied: they may exist in the page cache only, and nobody appends to a
+// file of an earlier run.
+func (db *DB) recoverActive(m *manifest) error {
+	for i := range m.segments {
+		if m.segments[i].active {
+			return db.recoverTail(m, &m.segments[i])
+		}
+	}
+	return nil
+}
+
+func (db *DB) recoverTail(m *manifest, e *entry) error {
+	seg, err := db.openNamed(m, e, segment.WholeFile)
+	if err != nil {
+		return err
+	}
+	tail := seg.RecoverTail(e.length)
+	if tail.Valid < tail.Proven {
+		return unverified(seg, tail.Valid, tail.Proven)
+	}
+	if err := db.attach(seg); err != nil {
+		return err
+	}
+	changes, tally, err := db.readRecords(seg, segment.HeaderSize, tail.Proven)
+	if err != nil {
+		return err
+	}
+	db.noteSeq(tally)
+	db.index.Publish(changes, 0)
+	copied, err := db.copyTail(seg, tail)
+	if err != nil {
+		return writeError(err)
+	}
+	seg.SetLen(tail.Proven)
+	sealed := entry{id: e.id, length: tail.Proven, salt: seg.Salt(), tally: tally}
+	err = db.manifests.edit(func(m *manifest) {
+		m.nextID, m.nextSeq = db.writer.nextID, db.writer.seq+1
+		if *m.entry(e.id) = sealed; tally.Records == 0 {
+			m.drop(e.id)
+		}
+		if copied != nil {
+			m.segments = append(m.segments, *copied)
+		}
+	})
+	if err != nil {
+		return writeError(err)
+	}
+	if tally.Records == 0 {
+		db.retire(e.id)
+	}
+	return nil
+}
+
+// copyTail writes the records of [tail.Proven, tail.Valid) to a segment of
+// their own and makes it durable.
+func (db *DB) copyTail(seg *segment.Segment, tail segment.Tail) (*entry, error) {
+	if tail.Proven == tail.Valid {
+		return nil, nil
+	}
+	out, w, err := db.createSegment(segment.HeaderSize + tail.Valid - tail.Proven)
+	if err != nil {
+		return nil, err
+	}
+	for r, err := range seg.Records(tail.Proven, tail.Valid) {
+		if err != nil {
+			return nil, err
+		}
+		if r.Kind == segment.KindWatermark {
+			continue
+		}
+		if err := appendCopy(w, &r); err != nil {
+			return nil, err
+		}
+	}
+	if err := flush(w); err != nil {
+		return nil, err
+	}
+	if w.Tally().Records == 0 {
+		return nil, nil
+	}
+	if err := w.Sync(); err != nil {
+		return nil, err
+	}
+	if err := db.attach(out); err != nil {
+		return nil, err
+	}
+	changes, tally, err := db.readRecords(out, segment.HeaderSize, out.Len())
+	if err != nil {
+		return nil, err
+	}
+	db.noteSeq(tally)
+	db.index.Publish(changes, 0)
+	return &entry{id: out.ID(), length: out.Len(), salt: out.Salt(), tally: tally}, nil
+}
+
+func (db *DB) noteSeq(t segment.Tally) { db.writer.seq = max(db.writer.seq, t.MaxSeq) }
+
+// removeStrays removes temporary files and segments that are not in the
+// manifest. Nobody can need them, so a failure does not matter.
+func (db *DB) removeStrays(names []string) {
+	m := db.manifests.get()
+	for _, name := range names {
+		id, isSegment := segment.ParseFileName(name)
+		if segment.IsTempName(name) || isSegment && m.entry(id) == nil {
+			db.fs.Remove(name)
+		}
+	}
+}

@@ -1,0 +1,91 @@
+package db
+
+import (
+	"github.com/crowfly/crowfly/segment"
+)
+
+// rotate seals the active segment, if there is one, and begins the next, with
+// room for size bytes. The new file is named by the manifest before it gets
+// its first record, so a record in a file that no manifest names is proof of a
+// lost manifest.
+func (db *DB) rotate(size int64) error {
+	if db.writer.active != nil {
+		if err := db.syncActive(); err != nil {
+			return err
+		}
+	}
+	if db.manifests.get().generation == 0 {
+		if err := db.manifests.edit(func(*manifest) {}); err != nil {
+			return err
+		}
+	}
+	seg, w, err := db.createSegment(max(db.opts.SegmentSize, segment.HeaderSize+size))
+	if err != nil {
+		return err
+	}
+	if err := db.attach(seg); err != nil {
+		return err
+	}
+	old := db.writer.active
+	err = db.manifests.edit(func(m *manifest) {
+		db.sealActive(m)
+		m.segments = append(m.segments, entry{
+			id: seg.ID(), active: true, length: segment.HeaderSize, capacity: int64(len(seg.Bytes())), salt: seg.Salt(),
+		})
+	})
+	if err != nil {
+		db.retire(seg.ID())
+		return err
+	}
+	db.writer.active, db.writer.broken = w, false
+	if old != nil {
+		db.afterSeal(old)
+	}
+	return nil
+}
+
+// createSegment makes the file of the next segment. A number is used up even
+// if this fails.
+func (db *DB) createSegment(capacity int64) (*segment.Segment, *segment.Writer, error) {
+	id := db.writer.nextID
+	db.writer.nextID++
+	m := db.manifests.get()
+	return segment.Create(db.fs, id, m.store, db.manifests.epoch, capacity)
+}
+
+// sealActive puts what is known of the active segment into a manifest. All of
+// it has been synced. A segment without records is dropped instead. Every edit
+// also carries the next numbers.
+func (db *DB) sealActive(m *manifest) {
+	m.nextID, m.nextSeq = db.writer.nextID, db.writer.seq+1
+	if db.writer.active == nil {
+		return
+	}
+	seg := db.writer.active.Segment()
+	if db.writer.active.Tally().Records == 0 {
+		m.drop(seg.ID())
+		return
+	}
+	*m.entry(seg.ID()) = entry{
+		id: seg.ID(), length: seg.Len(), salt: seg.Salt(), tally: db.writer.active.Tally(),
+	}
+}
+
+// afterSeal tidies up behind a segment that the manifest has as sealed, or no
+// longer has.
+func (db *DB) afterSeal(w *segment.Writer) {
+	if w.Tally().Records == 0 {
+		db.retire(w.Segment().ID())
+		return
+	}
+	w.Trim() // only gives back reserved blocks; failing costs space, not data
+}
+
+// retire takes segments away that no manifest names and no index entry points
+// to. Their bytes stay readable for whoever still holds them.
+func (db *DB) retire(ids ...segment.ID) {
+	db.state.Store(db.state.Load().without(ids))
+	for _, id := range ids {
+		db.fs.Remove(id.FileName()) // the next open removes what stays behind
+	}
+}

@@ -1,0 +1,195 @@
+package db
+
+import (
+	"bytes"
+	"fmt"
+	"iter"
+	"runtime"
+	"time"
+
+	"github.com/crowfly/crowfly/index"
+	"github.com/crowfly/crowfly/segment"
+)
+
+// Snapshot is the store as it was at one moment, in key order. It sees no
+// later write and blocks none. It must be closed: until then every segment it
+// can read stays mapped. Safe for concurrent use, except that Close must come
+// last.
+type Snapshot struct {
+	db      *DB
+	state   *state
+	ordered *index.Ordered
+	handle  *handle
+}
+
+// Snapshot takes a snapshot. The first one after Open sorts all keys, later
+// ones only what was written since.
+func (db *DB) Snapshot() (*Snapshot, error) {
+	s := &Snapshot{db: db}
+	s.ordered = db.index.Snapshot(func() { s.state = db.state.Load() })
+	if s.state == nil {
+		return nil, ErrClosed
+	}
+	s.handle = db.handles.add("snapshot", s.state)
+	return s, nil
+}
+
+// Close ends the use of the snapshot. A second Close does nothing.
+func (s *Snapshot) Close() error {
+	s.db.handles.close(s.handle)
+	runtime.KeepAlive(s.state)
+	return nil
+}
+
+// Len is the number of keys.
+func (s *Snapshot) Len() int { return s.ordered.Len() }
+
+// Get is DB.Get as of the snapshot.
+func (s *Snapshot) Get(dst, key []byte) ([]byte, error) {
+	seg, off, err := s.lookup(key)
+	if err == nil {
+		dst, err = appendVerified(dst, seg, off)
+	}
+	return dst, withKey("get", key, err)
+}
+
+// View is DB.View as of the snapshot.
+func (s *Snapshot) View(key []byte, fn func(value []byte) error) error {
+	seg, off, err := s.lookup(key)
+	if err != nil {
+		return withKey("view", key, err)
+	}
+	value, err := s.db.verifiedAt(seg, off)
+	if err != nil {
+		return withKey("view", key, err)
+	}
+	err = fn(value)
+	runtime.KeepAlive(seg)
+	return err
+}
+
+// Value is DB.Value as of the snapshot. The Value may outlive the snapshot.
+func (s *Snapshot) Value(key []byte) (*Value, error) {
+	seg, off, err := s.lookup(key)
+	if err != nil {
+		return nil, withKey("value", key, err)
+	}
+	v, err := s.db.newValue(seg, off)
+	return v, withKey("value", key, err)
+}
+
+func (s *Snapshot) lookup(key []byte) (*segment.Segment, int64, error) {
+	if s.handle.closed.Load() {
+		return nil, 0, ErrClosed
+	}
+	if err := checkKey(key); err != nil {
+		return nil, 0, err
+	}
+	ref, ok := s.ordered.Get(key)
+	if !ok {
+		return nil, 0, ErrNotFound
+	}
+	return s.state.segs[ref.Slot()], ref.Offset(), nil
+}
+
+// All iterates over all keys in byte order. Keys are slices of the mapping,
+// valid until the snapshot is closed. Should reading fail, the last pair has a
+// nil key and an Entry whose Err tells why.
+func (s *Snapshot) All() iter.Seq2[[]byte, Entry] { return s.Range(nil, nil) }
+
+// Range iterates, like All, over the keys from start on and before end. A nil
+// bound is open.
+func (s *Snapshot) Range(start, end []byte) iter.Seq2[[]byte, Entry] {
+	return s.entries(s.ordered.Ascend(start, end))
+}
+
+// Prefix iterates, like All, over the keys that begin with prefix, from start
+// on. A nil start means all of them.
+func (s *Snapshot) Prefix(prefix, start []byte) iter.Seq2[[]byte, Entry] {
+	if bytes.Compare(start, prefix) < 0 {
+		start = prefix
+	}
+	return s.Range(start, prefixEnd(prefix))
+}
+
+// Backward is Range in descending order.
+func (s *Snapshot) Backward(start, end []byte) iter.Seq2[[]byte, Entry] {
+	return s.entries(s.ordered.Descend(start, end))
+}
+
+// prefixEnd is the first key behind all that begin with prefix, or nil if
+// there is none.
+func prefixEnd(prefix []byte) []byte {
+	end := bytes.TrimRight(prefix, "\xff")
+	if len(end) == 0 {
+		return nil
+	}
+	end = bytes.Clone(end)
+	end[len(end)-1]++
+	return end
+}
+
+func (s *Snapshot) entries(refs iter.Seq[segment.Ref]) iter.Seq2[[]byte, Entry] {
+	return func(yield func([]byte, Entry) bool) {
+		for ref := range refs {
+			e := s.entry(ref)
+			if !yield(e.record.Key, e) || e.err != nil {
+				return
+			}
+		}
+		runtime.KeepAlive(s)
+	}
+}
+
+func (s *Snapshot) entry(ref segment.Ref) Entry {
+	if s.handle.closed.Load() {
+		return Entry{err: fmt.Errorf("snapshot: %w", ErrClosed)}
+	}
+	seg := s.state.segs[ref.Slot()]
+	r, err := seg.Peek(ref.Offset())
+	if err != nil {
+		return Entry{err: err}
+	}
+	return Entry{db: s.db, seg: seg, record: r}
+}
+
+// Entry is one key of a snapshot with its value. It is valid until the
+// snapshot is closed.
+type Entry struct {
+	db     *DB
+	seg    *segment.Segment
+	record segment.Record
+	err    error
+}
+
+// Err tells why an iteration ended early.
+func (e *Entry) Err() error { return e.err }
+
+// Size of the value in bytes.
+func (e *Entry) Size() int64 { return int64(len(e.record.Value)) }
+
+// Version of the value.
+func (e *Entry) Version() Version { return versionOf(&e.record) }
+
+// Metadata of the value.
+func (e *Entry) Metadata() (Metadata, error) { return metadataOf(e.seg, &e.record) }
+
+// ModTime is the modification time in the metadata, or zero.
+func (e *Entry) ModTime() time.Time {
+	m, _ := e.Metadata()
+	return m.ModTime
+}
+
+// Bytes is the value, a slice of the mapping, verified.
+func (e *Entry) Bytes() ([]byte, error) { return e.db.verifiedAt(e.seg, e.record.Offset) }
+
+// verifiedAt returns a value for which there is no word in the index to keep
+// the verified bit in: it is checked each time.
+func (db *DB) verifiedAt(seg *segment.Segment, off int64) ([]byte, error) {
+	if db.opts.Verify == VerifyNever {
+		r, err := seg.Peek(off)
+		return r.Value, err
+	}
+	r, err := seg.Verify(off)
+	return r.Value, err
+}

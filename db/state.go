@@ -1,0 +1,57 @@
+package db
+
+import (
+	"slices"
+
+	"github.com/crowfly/crowfly/index"
+	"github.com/crowfly/crowfly/segment"
+)
+
+// state is the set of segments that a reader works with. It is immutable and
+// swapped whole. A reader loads the pointer before it asks the index: the
+// state keeps its segments alive, and with them their slots, so that a Ref
+// found later names the right segment or none at all.
+type state struct {
+	segs index.Segments // by slot
+}
+
+// with returns a state that has the segment too.
+func (s *state) with(seg *segment.Segment) *state {
+	segs := slices.Clone(s.segs)
+	if n := seg.Slot() + 1; n > len(segs) {
+		segs = append(segs, make(index.Segments, n-len(segs))...)
+	}
+	segs[seg.Slot()] = seg
+	return &state{segs}
+}
+
+// without returns a state that lacks the segments with the given IDs.
+func (s *state) without(ids []segment.ID) *state {
+	segs := slices.Clone(s.segs)
+	for i, seg := range segs {
+		if seg != nil && slices.Contains(ids, seg.ID()) {
+			segs[i] = nil
+		}
+	}
+	return &state{segs}
+}
+
+// find returns the segment with an ID, or nil.
+func (s *state) find(id segment.ID) *segment.Segment {
+	for _, seg := range s.segs {
+		if seg != nil && seg.ID() == id {
+			return seg
+		}
+	}
+	return nil
+}
+
+// attach gives a segment a slot and lets readers see it. It comes before the
+// first index entry that names the segment.
+func (db *DB) attach(seg *segment.Segment) error {
+	if err := db.index.Attach(seg); err != nil {
+		return ErrPinnedSpace
+	}
+	db.state.Store(db.state.Load().with(seg))
+	return nil
+}

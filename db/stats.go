@@ -1,0 +1,76 @@
+package db
+
+import (
+	"time"
+
+	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/vfs"
+)
+
+// Stats is what a store looks like at one moment.
+type Stats struct {
+	Keys       int
+	LiveBytes  int64  // records that hold the present values
+	DeadBytes  int64  // records overwritten or deleted, and tombstones
+	Sequence   uint64 // of the last write readers see
+	Generation uint64 // of the manifest
+	Segments   []SegmentStats
+
+	// Since Open.
+	Commits uint64 // acknowledged writes
+	Records uint64 // puts and tombstones among them
+	Syncs   uint64 // datasyncs they took
+
+	// Open handles.
+	Values       int
+	Snapshots    int
+	OldestHandle time.Duration
+
+	Maps vfs.Maps // of the whole process
+}
+
+// SegmentStats is one segment.
+type SegmentStats struct {
+	ID        segment.ID
+	Path      string
+	Active    bool
+	Length    int64 // bytes
+	LiveBytes int64
+	LiveKeys  int
+}
+
+// Stats returns the present figures. Of a closed store only counters are left.
+func (db *DB) Stats() Stats {
+	s := Stats{
+		Keys:     db.index.Len(),
+		Sequence: db.index.Visible(),
+		Commits:  db.counters.commits.Load(),
+		Records:  db.counters.records.Load(),
+		Syncs:    db.counters.syncs.Load(),
+		Maps:     vfs.MapStats(),
+	}
+	s.Values, s.Snapshots, s.OldestHandle = db.handles.count()
+	m := db.currentManifest()
+	s.Generation = m.generation
+	if st := db.state.Load(); st != nil {
+		db.addSegments(&s, st, m)
+	}
+	return s
+}
+
+func (db *DB) addSegments(s *Stats, st *state, m *manifest) {
+	for slot, seg := range st.segs {
+		if seg == nil {
+			continue
+		}
+		usage := db.index.Usage(slot)
+		e := m.entry(seg.ID())
+		s.Segments = append(s.Segments, SegmentStats{
+			ID: seg.ID(), Path: seg.Path(), Length: seg.Len(),
+			Active:    e != nil && e.active,
+			LiveBytes: usage.Bytes, LiveKeys: usage.Records,
+		})
+		s.LiveBytes += usage.Bytes
+		s.DeadBytes += seg.Len() - segment.HeaderSize - usage.Bytes
+	}
+}

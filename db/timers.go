@@ -1,0 +1,60 @@
+package db
+
+import "github.com/crowfly/crowfly/segment"
+
+// scheduleTimers arranges for what has to happen some time after a commit. The
+// caller holds db.write.
+func (db *DB) scheduleTimers() {
+	if db.writer.active == nil {
+		return
+	}
+	if db.opts.Sync == SyncInterval && !db.writer.timers.sync {
+		db.writer.timers.sync = true
+		db.fs.AfterFunc(db.opts.SyncEvery, db.syncTimer)
+	}
+	if !db.writer.timers.watermark {
+		db.writer.timers.watermark = true
+		db.fs.AfterFunc(watermarkIdle, db.watermarkTimer)
+	}
+}
+
+// timers tells which are under way.
+type timers struct{ sync, watermark bool }
+
+func (db *DB) syncTimer() {
+	db.write.Lock()
+	defer db.write.Unlock()
+	db.writer.timers.sync = false
+	if db.idle() {
+		return
+	}
+	if db.syncActive() == nil {
+		db.scheduleTimers()
+	}
+}
+
+// watermarkTimer writes a record that says how far the segment is known to be
+// synced, if no record says so yet. Until then the last group looks to
+// recovery like any torn tail, and a follower does not show it. The watermark
+// itself needs no sync.
+func (db *DB) watermarkTimer() {
+	db.write.Lock()
+	defer db.write.Unlock()
+	db.writer.timers.watermark = false
+	if db.idle() || db.writer.active.Marked() >= db.writer.active.Segment().Synced() || !db.writer.active.Fits(segment.WatermarkSize) {
+		return
+	}
+	db.writer.active.Append(segment.NewWatermark(db.writer.seq))
+	if err := db.writer.active.Reserve(); err != nil {
+		db.writer.active.Discard()
+		return
+	}
+	if err := db.writer.active.Write(); err != nil {
+		db.writer.broken = true
+	}
+}
+
+// idle reports that there is nothing a timer could do.
+func (db *DB) idle() bool {
+	return db.state.Load() == nil || db.writer.active == nil || db.writer.broken || db.writer.poison != nil
+}

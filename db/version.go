@@ -1,0 +1,19 @@
+package db
+
+import (
+	"fmt"
+
+	"github.com/crowfly/crowfly/segment"
+)
+
+// Version tells one value of a key from every other the key ever had: the
+// checksum of the contents and the sequence number of the put. The checksum
+// alone would not notice that a value was changed and changed back.
+type Version struct {
+	Sum uint64 // xxhash64 of the value, or of its chunk table above 1 MiB
+	Seq uint64
+}
+
+func (v Version) String() string { return fmt.Sprintf("%016x-%x", v.Sum, v.Seq) }
+
+func versionOf(r *segment.Record) Version { return Version{Sum: r.Sum, Seq: r.Seq} }

@@ -1,0 +1,351 @@
+package segment
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// Kind tells what a record is. A reader must understand kinds below 128 and
+// may skip those from 128.
+type Kind uint8
+
+const (
+	KindPut       Kind = 1 // key and value
+	KindDelete    Kind = 2 // tombstone
+	KindBlobRef   Kind = 3 // the value is a list of BlobExtents
+	KindWatermark Kind = 4 // only carries durableTo; takes no sequence number
+	KindSeal      Kind = 5 // reserved, never written
+
+	skippableKind Kind = 128
+)
+
+// Flags of a record. A reader refuses flags it does not know.
+type Flags uint8
+
+const (
+	FlagFirst   Flags = 1 << iota // first record of a batch
+	FlagExpiry                    // metadata begins with an i64, unix milliseconds
+	FlagAligned                   // the value begins at a multiple of 4096
+	FlagChunked                   // a ChunkTable follows the value
+	FlagCopied                    // written by recovery, fold or compaction, not by a put
+
+	knownFlags = FlagFirst | FlagExpiry | FlagAligned | FlagChunked | FlagCopied
+)
+
+// Limits of the format, in bytes.
+const (
+	MaxKey      = 1<<16 - 1
+	MaxMeta     = 1<<16 - 1
+	MaxValueLen = 1 << 40
+
+	recordHead = 48
+	expirySize = 8
+	alignment  = 8
+	pageSize   = 4096
+)
+
+// Record is one put or tombstone:
+//
+//	 0 u64 hsum       xxhash64 over bytes 8..47, key and metadata, seeded
+//	                  with the salt of the file and the offset of the record
+//	 8 u64 durableTo  offset in this file known synced when this was written
+//	16 u64 vsum       checksum of the value, unseeded
+//	24 u16 keyLen    26 u16 metaLen    28 u8 kind    29 u8 flags
+//	30 u16 left      records of this batch still to come
+//	32 u64 valLen    40 u64 seq
+//	48 key, metadata
+//	   zero bytes to a multiple of 4096      if FlagAligned
+//	   value
+//	   zero bytes to a multiple of 8, table  if FlagChunked
+//	   zero bytes to a multiple of 8
+//
+// The seed makes a record that is stale, moved or written to the wrong place
+// fail its check. Copies keep kind, seq and vsum.
+type Record struct {
+	Kind      Kind
+	Flags     Flags
+	Left      uint16
+	Seq       uint64
+	DurableTo int64
+	Sum       uint64     // vsum: of the value, or of the table if FlagChunked
+	Expiry    int64      // unix milliseconds, if FlagExpiry
+	Key       []byte     // 1..MaxKey bytes; none in a watermark
+	Meta      []byte     // encoded Metadata, without the expiry
+	Value     []byte     // what the record holds; for a blobref the encoded extents
+	Table     ChunkTable // if FlagChunked
+
+	Offset int64 // where the record lies in its file, set by reading and Append
+	End    int64
+	hsum   uint64
+}
+
+// NewPut makes a put with its checksums. It refers to key, meta and value.
+func NewPut(key, meta, value []byte) *Record {
+	r := &Record{Kind: KindPut, Flags: FlagFirst, Key: key, Meta: meta, Value: value}
+	if len(value) > ChunkedAbove {
+		r.Flags |= FlagChunked
+		r.Table = SumChunks(value)
+		r.Sum = xxhash.Sum64(r.Table)
+	} else {
+		r.Sum = xxhash.Sum64(value)
+	}
+	return r
+}
+
+// NewDelete makes a tombstone.
+func NewDelete(key []byte) *Record {
+	return &Record{Kind: KindDelete, Flags: FlagFirst, Key: key}
+}
+
+// WatermarkSize is what a watermark takes in a file.
+const WatermarkSize = recordHead
+
+// NewWatermark makes a record that only says what is durable. seq is the last
+// sequence number given out.
+func NewWatermark(seq uint64) *Record {
+	return &Record{Kind: KindWatermark, Flags: FlagFirst, Seq: seq}
+}
+
+// MaxRecordSize bounds what a record takes in a file.
+func MaxRecordSize(keyLen, metaLen, valLen int) int64 {
+	size := int64(recordHead + keyLen + metaLen + expirySize + valLen + 2*alignment)
+	if valLen > ChunkedAbove {
+		size += chunkTableSize(uint64(valLen), defaultChunkLog)
+	}
+	return size
+}
+
+// layout is where the parts of a record lie, as offsets in the file. end is
+// that of a record without a table.
+type layout struct{ key, meta, metaEnd, value, table, end int64 }
+
+func (r *Record) place(off int64, keyLen, metaLen int, valLen uint64) (l layout) {
+	l.key = off + recordHead
+	l.meta = l.key + int64(keyLen)
+	l.metaEnd = l.meta + int64(metaLen)
+	l.value = l.metaEnd
+	if r.Flags&FlagAligned != 0 {
+		l.value = roundUp(l.value, pageSize)
+	}
+	l.table = roundUp(l.value+int64(valLen), alignment)
+	l.end = l.table
+	return l
+}
+
+func roundUp(n, to int64) int64 { return (n + to - 1) &^ (to - 1) }
+
+// metaLen is the length of the metadata on disk.
+func (r *Record) metaLen() int {
+	if r.Flags&FlagExpiry != 0 {
+		return expirySize + len(r.Meta)
+	}
+	return len(r.Meta)
+}
+
+// size is what the record takes at off.
+func (r *Record) size(off int64) int64 {
+	return r.place(off, len(r.Key), r.metaLen(), uint64(len(r.Value))).end + int64(len(r.Table)) - off
+}
+
+// appendHead appends everything before the value: header, key, metadata and
+// the padding of an aligned value.
+func (r *Record) appendHead(b []byte, off int64, salt uint64) []byte {
+	le, start := binary.LittleEndian, len(b)
+	b = le.AppendUint64(b, 0)
+	b = le.AppendUint64(b, uint64(r.DurableTo))
+	b = le.AppendUint64(b, r.Sum)
+	b = le.AppendUint16(b, uint16(len(r.Key)))
+	b = le.AppendUint16(b, uint16(r.metaLen()))
+	b = append(b, byte(r.Kind), byte(r.Flags))
+	b = le.AppendUint16(b, r.Left)
+	b = le.AppendUint64(b, uint64(len(r.Value)))
+	b = le.AppendUint64(b, r.Seq)
+	b = append(b, r.Key...)
+	if r.Flags&FlagExpiry != 0 {
+		b = le.AppendUint64(b, uint64(r.Expiry))
+	}
+	b = append(b, r.Meta...)
+	r.hsum = headSum(b[start:], off, salt)
+	le.PutUint64(b[start:], r.hsum)
+
+	l := r.place(off, len(r.Key), r.metaLen(), uint64(len(r.Value)))
+	return appendZeros(b, off+int64(len(b)-start), l.value)
+}
+
+// appendTail appends everything behind the value.
+func (r *Record) appendTail(b []byte, off int64) []byte {
+	l := r.place(off, len(r.Key), r.metaLen(), uint64(len(r.Value)))
+	b = appendZeros(b, l.value+int64(len(r.Value)), l.table)
+	return append(b, r.Table...)
+}
+
+func appendZeros(b []byte, from, to int64) []byte {
+	var zeros [pageSize]byte
+	return append(b, zeros[:to-from]...)
+}
+
+// headSum is the checksum over bytes 8..47, key and metadata.
+func headSum(head []byte, off int64, salt uint64) uint64 {
+	var d xxhash.Digest
+	d.ResetWithSeed(salt ^ uint64(off)*0x9e3779b97f4a7c15)
+	d.Write(head[8:])
+	return d.Sum64()
+}
+
+// peek reads the record at off of data without proving anything but that its
+// parts lie within data.
+func peek(data []byte, off int64) (r Record, l layout, ok bool) {
+	if off < HeaderSize || off%alignment != 0 || off > int64(len(data))-recordHead {
+		return r, l, false
+	}
+	h, le := data[off:off+recordHead], binary.LittleEndian
+	keyLen, metaLen, valLen := int(le.Uint16(h[24:])), int(le.Uint16(h[26:])), le.Uint64(h[32:])
+	r = Record{
+		hsum:      le.Uint64(h),
+		DurableTo: int64(le.Uint64(h[8:])),
+		Sum:       le.Uint64(h[16:]),
+		Kind:      Kind(h[28]),
+		Flags:     Flags(h[29]),
+		Left:      le.Uint16(h[30:]),
+		Seq:       le.Uint64(h[40:]),
+		Offset:    off,
+	}
+	if valLen > MaxValueLen {
+		return r, l, false
+	}
+	l = r.place(off, keyLen, metaLen, valLen)
+	if l.end > int64(len(data)) {
+		return r, l, false
+	}
+	r.Key = data[l.key:l.meta:l.meta]
+	r.Meta = data[l.meta:l.metaEnd:l.metaEnd]
+	r.Value = data[l.value : l.value+int64(valLen) : l.value+int64(valLen)]
+	if r.Flags&FlagExpiry != 0 && metaLen >= expirySize {
+		r.Expiry = int64(le.Uint64(r.Meta))
+		r.Meta = r.Meta[expirySize:]
+	}
+	if r.Flags&FlagChunked != 0 {
+		return r, l, r.peekTable(data, l)
+	}
+	r.End = l.end
+	return r, l, true
+}
+
+// peekTable finds the table behind the value. Its length follows from its
+// first word, which decode believes only once the whole table has its sum.
+func (r *Record) peekTable(data []byte, l layout) bool {
+	if l.table+8 > int64(len(data)) {
+		return false
+	}
+	log, ok := readChunkLog(data[l.table:])
+	if !ok {
+		return false
+	}
+	r.End = l.table + chunkTableSize(uint64(len(r.Value)), log)
+	if r.End > int64(len(data)) {
+		return false
+	}
+	r.Table = ChunkTable(data[l.table:r.End:r.End])
+	return true
+}
+
+// Errors of decode that recovery need not tell apart.
+var (
+	errCutOff   = errors.New("record reaches beyond the end of the file")
+	errHeadSum  = errors.New("record header checksum")
+	errValueSum = errors.New("value checksum")
+	errTableSum = errors.New("chunk table checksum")
+	errPadding  = errors.New("padding is not zero")
+)
+
+// decode reads the record at off of data and proves all of it but the value:
+// header, key, metadata and chunk table by their checksums. The record's
+// slices point into data.
+func decode(data []byte, off int64, salt uint64) (Record, error) {
+	r, l, ok := peek(data, off)
+	if !ok {
+		return r, errCutOff
+	}
+	if headSum(data[off:l.metaEnd], off, salt) != r.hsum {
+		return r, errHeadSum
+	}
+	if err := r.check(); err != nil {
+		return r, err
+	}
+	if r.Flags&FlagChunked != 0 && xxhash.Sum64(r.Table) != r.Sum {
+		return r, errTableSum
+	}
+	if !isZero(data[l.metaEnd:l.value]) || !isZero(data[l.value+int64(len(r.Value)):l.table]) {
+		return r, errPadding
+	}
+	return r, nil
+}
+
+// check applies the rules of the format to a record whose header is proven.
+func (r *Record) check() error {
+	if r.Flags&^knownFlags != 0 {
+		return fmt.Errorf("%w: record flags %#x", ErrNewer, r.Flags)
+	}
+	if r.DurableTo < 0 || r.DurableTo > r.Offset {
+		return fmt.Errorf("record claims %d bytes durable before it", r.DurableTo)
+	}
+	if r.Flags&FlagCopied != 0 && (r.Left != 0 || r.DurableTo != 0) {
+		return errors.New("copied record is part of a batch")
+	}
+	switch r.Kind {
+	case KindPut, KindBlobRef:
+		if len(r.Key) == 0 {
+			return errors.New("record without a key")
+		}
+		if r.Flags&FlagChunked != 0 && (r.Kind != KindPut || len(r.Value) == 0) {
+			return errors.New("chunk table without a value")
+		}
+	case KindDelete:
+		if len(r.Key) == 0 || len(r.Value) != 0 || r.Sum != 0 || r.Flags&(FlagChunked|FlagAligned) != 0 {
+			return errors.New("malformed tombstone")
+		}
+	case KindWatermark:
+		if len(r.Key)+len(r.Meta)+len(r.Value) != 0 || r.Left != 0 || r.Sum != 0 || r.Flags != FlagFirst {
+			return errors.New("malformed watermark")
+		}
+	default:
+		if r.Kind < skippableKind {
+			return fmt.Errorf("%w: record kind %d", ErrNewer, r.Kind)
+		}
+	}
+	return nil
+}
+
+// ValueOffset is where the value begins in the file.
+func (r *Record) ValueOffset() int64 {
+	return r.place(r.Offset, len(r.Key), r.metaLen(), uint64(len(r.Value))).value
+}
+
+// VerifyValue checks the value and the padding before it against the record's
+// checksums. The record comes from a verified header.
+func (r *Record) VerifyValue() error {
+	if r.Flags&FlagChunked != 0 {
+		for i := range r.Table.Chunks() {
+			if err := r.Table.Verify(r.Value, i); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if len(r.Value) == 0 && r.Sum == 0 {
+		return nil // tombstones and watermarks have no value to sum
+	}
+	if xxhash.Sum64(r.Value) != r.Sum {
+		return errValueSum
+	}
+	return nil
+}
+
+func isZero(b []byte) bool {
+	var zeros [pageSize]byte
+	return bytes.Equal(b, zeros[:len(b)])
+}

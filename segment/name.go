@@ -1,0 +1,61 @@
+package segment
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// ID numbers the files of a store. IDs rise and are never reused, not even
+// after a crash, so a leftover can't be mistaken for its successor.
+type ID uint64
+
+// Names of the files in a store directory.
+const (
+	LockName       = "LOCK"
+	manifestPrefix = "MANIFEST-"
+	segmentSuffix  = ".seg"
+	tempPrefix     = "tmp-"
+)
+
+// FileName is the name of the segment file.
+func (id ID) FileName() string { return fmt.Sprintf("%016x%s", uint64(id), segmentSuffix) }
+
+// ParseFileName is the inverse of FileName; ok is false for any other name.
+func ParseFileName(name string) (id ID, ok bool) {
+	hex, ok := strings.CutSuffix(name, segmentSuffix)
+	if !ok {
+		return 0, false
+	}
+	n, ok := parseHex(hex)
+	return ID(n), ok
+}
+
+// ManifestName is the name of the manifest of a generation.
+func ManifestName(gen uint64) string { return fmt.Sprintf("%s%016x", manifestPrefix, gen) }
+
+// ParseManifestName is the inverse of ManifestName.
+func ParseManifestName(name string) (gen uint64, ok bool) {
+	hex, ok := strings.CutPrefix(name, manifestPrefix)
+	if !ok {
+		return 0, false
+	}
+	return parseHex(hex)
+}
+
+// TempName names a file that does not count until it is renamed. Open
+// removes leftovers.
+func TempName(what string) string { return tempPrefix + what }
+
+// IsTempName reports whether a file is a leftover of TempName.
+func IsTempName(name string) bool { return strings.HasPrefix(name, tempPrefix) }
+
+// parseHex takes exactly the 16 lower-case digits that names are written with,
+// so that one file never goes by two names.
+func parseHex(s string) (uint64, bool) {
+	if len(s) != 16 || strings.ToLower(s) != s {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(s, 16, 64)
+	return n, err == nil
+}

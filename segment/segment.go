@@ -1,0 +1,245 @@
+package segment
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/crowfly/crowfly/segment/vfs"
+)
+
+// Segment is a segment file, mapped. Its methods are safe for concurrent use.
+//
+// Everything a Segment hands out points into the mapping and is valid for as
+// long as the Segment is reachable: whoever uses such bytes keeps the Segment
+// alive to the end of the use. When the collector finds it unreachable, the
+// mapping is retired and the file closed.
+type Segment struct {
+	id     ID
+	header Header
+	file   vfs.File
+	path   string
+	m      *vfs.Mapping
+	mem    []byte // the mapping, up to the capacity of the segment
+	slot   int    // set once by Attach, before anyone else sees the Segment
+
+	end    atomic.Int64 // bytes readers may touch; only grows
+	synced atomic.Int64 // bytes known durable; only grows
+
+	chunks sync.Map // offset of a chunked record -> *chunkBits
+}
+
+// WholeFile as a length means up to the present end of the file.
+const WholeFile = -1
+
+// Open maps a segment file for reading. Readers see it up to length, which is
+// the logical length in the manifest; the file may be longer. capacity is how
+// far it may still grow; 0 if it doesn't.
+func Open(fsys vfs.FS, id ID, store StoreID, length, capacity int64) (*Segment, error) {
+	path := filepath.Join(fsys.Path(), id.FileName())
+	file, err := fsys.Open(id.FileName())
+	if err != nil {
+		return nil, err
+	}
+	size, err := file.Size()
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	if length == WholeFile {
+		length = size
+	}
+	if size < length {
+		file.Close()
+		return nil, &CorruptError{path, size, fmt.Sprintf("file ends here, %d bytes are expected", length)}
+	}
+	header, err := checkHeader(file, path, id, store)
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	m, err := file.Map(max(capacity, length))
+	if err != nil {
+		file.Close()
+		return nil, fmt.Errorf("map %s: %w", path, err)
+	}
+	return newSegment(id, header, file, path, m, length), nil
+}
+
+func newSegment(id ID, h Header, file vfs.File, path string, m *vfs.Mapping, length int64) *Segment {
+	s := &Segment{id: id, header: h, file: file, path: path, m: m, mem: m.Bytes(), slot: -1}
+	s.end.Store(length)
+	s.synced.Store(length)
+	return s
+}
+
+// ReadHeader reads the header of a segment file. An error that does not wrap
+// ErrNewer says that there is no whole header.
+func ReadHeader(fsys vfs.FS, id ID) (Header, error) {
+	file, err := fsys.Open(id.FileName())
+	if err != nil {
+		return Header{}, err
+	}
+	defer file.Close()
+	return readHeader(file)
+}
+
+func readHeader(file vfs.File) (Header, error) {
+	var b [HeaderSize]byte
+	n, err := file.ReadAt(b[:], 0)
+	if err != nil && err != io.EOF {
+		return Header{}, err
+	}
+	return DecodeHeader(b[:n], MagicSegment)
+}
+
+// checkHeader reads the header and makes sure that it belongs to this file.
+func checkHeader(file vfs.File, path string, id ID, store StoreID) (Header, error) {
+	h, err := readHeader(file)
+	switch {
+	case errors.Is(err, ErrNewer):
+		return h, fmt.Errorf("%s: %w", path, err)
+	case err != nil:
+		return h, &CorruptError{path, 0, err.Error()}
+	case h.Store != store:
+		return h, &CorruptError{path, 16, fmt.Sprintf("file of another store (%v)", h.Store)}
+	case ID(h.File) != id:
+		return h, &CorruptError{path, 32, fmt.Sprintf("file is really %s", ID(h.File).FileName())}
+	}
+	return h, nil
+}
+
+// ID is the number of the file.
+func (s *Segment) ID() ID { return s.id }
+
+// Path names the file in messages.
+func (s *Segment) Path() string { return s.path }
+
+// Salt of the file.
+func (s *Segment) Salt() uint64 { return s.header.Salt }
+
+// File is the segment's file, for extents. It stays open as long as the
+// Segment is reachable.
+func (s *Segment) File() vfs.File { return s.file }
+
+// Len is the number of bytes readers may use.
+func (s *Segment) Len() int64 { return s.end.Load() }
+
+// Synced is the number of bytes known to be durable.
+func (s *Segment) Synced() int64 { return s.synced.Load() }
+
+// Slot is the segment's place in the slot table, -1 before Attach.
+func (s *Segment) Slot() int { return s.slot }
+
+// Attach sets the slot. It is called once, before the Segment is shared.
+func (s *Segment) Attach(slot int) { s.slot = slot }
+
+// Bytes is the whole mapping. Beyond Len nothing may be touched. It does not
+// keep the Segment alive.
+func (s *Segment) Bytes() []byte { return s.mem }
+
+// Ref of the record at off.
+func (s *Segment) Ref(off int64) Ref { return MakeRef(s.slot, off) }
+
+// Peek returns the record at off with no check but that it lies within the
+// segment. It is for records that were verified before.
+func (s *Segment) Peek(off int64) (Record, error) {
+	r, _, ok := peek(s.mem[:s.end.Load()], off)
+	if !ok {
+		return r, s.corrupt(off, errCutOff)
+	}
+	return r, nil
+}
+
+// Read returns the record at off, verified except for the value.
+func (s *Segment) Read(off int64) (Record, error) {
+	r, err := decode(s.mem[:s.end.Load()], off, s.header.Salt)
+	if err != nil {
+		return r, s.corrupt(off, err)
+	}
+	return r, nil
+}
+
+// Verify returns the record at off, verified with its value.
+func (s *Segment) Verify(off int64) (Record, error) {
+	r, err := s.Read(off)
+	if err != nil {
+		return r, err
+	}
+	if err := r.VerifyValue(); err != nil {
+		return r, s.corrupt(off, fmt.Errorf("key %q: %w", r.Key, err))
+	}
+	return r, nil
+}
+
+// Records iterates over the records in [from, to), each verified except for
+// its value. It ends after the first error, which is a *CorruptError.
+func (s *Segment) Records(from, to int64) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		data := s.mem[:min(to, s.end.Load())]
+		for off := from; off < to; {
+			r, err := decode(data, off, s.header.Salt)
+			if err != nil {
+				yield(r, s.corrupt(off, err))
+				return
+			}
+			if !yield(r, nil) {
+				return
+			}
+			off = r.End
+		}
+	}
+}
+
+// RecoverTail looks at a segment whose writer is gone. Its Len is that of the
+// file; proven is what the manifest knows to be durable.
+func (s *Segment) RecoverTail(proven int64) Tail {
+	data := s.mem[:s.end.Load()]
+	t := scanBatches(data, HeaderSize, s.header.Salt)
+	t.Proven = max(t.Proven, proven, probe(data, t.Valid, s.header.Salt))
+	return t
+}
+
+// FollowTail looks at what a live writer in another process has appended
+// behind from, up to the present size of the file. Complete batches below
+// Proven are safe to show. It leaves Len as it is, see Grow.
+func (s *Segment) FollowTail(from int64) (Tail, error) {
+	size, err := s.file.Size()
+	if err != nil {
+		return Tail{}, err
+	}
+	size = min(size, int64(len(s.mem)))
+	if err := s.m.Refresh(from, size); err != nil {
+		return Tail{}, err
+	}
+	return scanBatches(s.mem[:size], from, s.header.Salt), nil
+}
+
+// Grow lets readers see more of a segment that another process writes: up to
+// end, all of it durable.
+func (s *Segment) Grow(end int64) error {
+	if err := s.m.Refresh(s.end.Load(), end); err != nil {
+		return err
+	}
+	s.SetLen(end)
+	return nil
+}
+
+// SetLen sets how much of the segment readers see, all of it durable.
+func (s *Segment) SetLen(end int64) {
+	s.end.Store(end)
+	s.synced.Store(end)
+}
+
+// Damage describes damage found at off.
+func (s *Segment) Damage(off int64, reason string) error {
+	return &CorruptError{s.path, off, reason}
+}
+
+func (s *Segment) corrupt(off int64, reason error) error {
+	return s.Damage(off, reason.Error())
+}

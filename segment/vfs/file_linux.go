@@ -1,0 +1,71 @@
+package vfs
+
+import (
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxVec is IOV_MAX: one pwritev takes no more buffers than this.
+const maxVec = 1024
+
+// WriteVec implements [File] with one pwritev.
+func (f *file) WriteVec(bufs [][]byte, off int64) (int, error) {
+	var n int
+	err := f.call("pwritev", func(fd int) (err error) {
+		n, err = unix.Pwritev(fd, bufs[:min(len(bufs), maxVec)], off)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
+}
+
+// Datasync implements [File].
+func (f *file) Datasync() error {
+	// A call that was interrupted has not failed; any other error is final.
+	return f.call("fdatasync", unix.Fdatasync)
+}
+
+// Reserve implements [File].
+func (f *file) Reserve(off, n int64) error {
+	return f.call("fallocate", func(fd int) error {
+		err := unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, off, n)
+		switch err {
+		case unix.EOPNOTSUPP, unix.ENOSYS:
+			return nil
+		case unix.ENOSPC:
+			// What was reserved before space ran out would stay taken.
+			// The first error is the one that counts.
+			_ = f.Trim()
+		}
+		return err
+	})
+}
+
+// Trim implements [File]. Truncating to the size a file has frees the blocks
+// beyond its end and touches nothing below. The size can't change in between:
+// writing belongs to one goroutine.
+func (f *file) Trim() error {
+	size, err := f.Size()
+	if err != nil {
+		return err
+	}
+	return f.call("ftruncate", func(fd int) error { return unix.Ftruncate(fd, size) })
+}
+
+// call runs a system call on the descriptor until it is not interrupted.
+func (f *file) call(op string, do func(fd int) error) error {
+	fd := int(f.os.Fd())
+	err := do(fd)
+	for err == unix.EINTR {
+		err = do(fd)
+	}
+	runtime.KeepAlive(f.os) // else the collector may close fd during the call
+	if err != nil {
+		return &os.PathError{Op: op, Path: f.os.Name(), Err: err}
+	}
+	return nil
+}

@@ -1,0 +1,25 @@
+//go:build !linux
+
+package vfs
+
+// WriteVec implements [File].
+func (f *file) WriteVec(bufs [][]byte, off int64) (n int, err error) {
+	for _, b := range bufs {
+		k, err := f.os.WriteAt(b, off+int64(n))
+		n += k
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// Datasync implements [File]. Package os asks for a full flush of the drive
+// where fsync alone would not.
+func (f *file) Datasync() error { return f.os.Sync() }
+
+// Reserve implements [File]: there is no portable way.
+func (f *file) Reserve(off, n int64) error { return nil }
+
+// Trim implements [File]: nothing was reserved.
+func (f *file) Trim() error { return nil }

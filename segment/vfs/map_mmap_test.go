@@ -1,0 +1,82 @@
+//go:build (linux || darwin || freebsd) && !race
+
+package vfs
+
+import (
+	"runtime"
+	"runtime/debug"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// touch reads a byte and returns the address of the fault, if there is one.
+func touch(p *byte) (b byte, fault uintptr) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if e, ok := recover().(interface{ Addr() uintptr }); ok {
+			fault = e.Addr()
+		}
+	}()
+	return *p, 0
+}
+
+// staleSlice returns a slice of a mapping that nobody holds.
+//
+//go:noinline
+func staleSlice(t *testing.T, f File) []byte {
+	m, err := f.Map(3 * int64(unix.Getpagesize()))
+	check(t, err)
+	b := m.Bytes()
+	if got, fault := touch(&b[1]); got != 'e' || fault != 0 {
+		t.Fatalf("a mapping in use reads %q, fault at %#x", got, fault)
+	}
+	runtime.KeepAlive(m)
+	return b
+}
+
+func TestStaleSliceFaults(t *testing.T) {
+	f := create(t, tempDir(t), "a", "hello")
+	collectUntil(t, "mappings of other tests retired", noneLive)
+	b := staleSlice(t, f)
+	collectUntil(t, "mapping retired", noneLive)
+	if s := MapStats(); s.Retired == 0 || s.RetiredBytes < len(b) {
+		t.Errorf("after a mapping was retired: %+v", s)
+	}
+
+	// New mappings must not move in.
+	var others []*Mapping
+	for range 20 {
+		m, err := f.Map(int64(len(b)))
+		check(t, err)
+		others = append(others, m)
+	}
+	for _, p := range []*byte{&b[1], &b[len(b)-1]} {
+		if got, fault := touch(p); fault != uintptr(unsafe.Pointer(p)) {
+			t.Errorf("a stale slice reads %q, fault at %#x, want %p", got, fault, p)
+		}
+	}
+	runtime.KeepAlive(others)
+}
+
+// TestRetiredRangesAreBounded retires more ranges than may be held back.
+func TestRetiredRangesAreBounded(t *testing.T) {
+	f := create(t, tempDir(t), "a", "hello")
+	const more = maxRetired + 100
+	for range more {
+		_, err := f.Map(5)
+		check(t, err)
+	}
+	collectUntil(t, "all mappings retired", noneLive)
+	collectUntil(t, "ranges given back", func() bool { return MapStats().Retired == maxRetired })
+	held.mu.Lock()
+	defer held.mu.Unlock()
+	sum := 0
+	for _, r := range held.queue {
+		sum += r.size
+	}
+	if s := MapStats(); s.RetiredBytes != sum || len(held.queue) != maxRetired {
+		t.Errorf("%+v with %d ranges of %d bytes", s, len(held.queue), sum)
+	}
+}

@@ -1,0 +1,129 @@
+package vfs
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"sync/atomic"
+	"unsafe"
+)
+
+// Mapping is a read-only view of a file from its start.
+//
+// Nobody unmaps it. When a Mapping is unreachable the collector retires its
+// memory, see [Own]; so whoever uses a slice of Bytes keeps the Mapping alive
+// to the end of that use. A slice that is used later faults, or under the race
+// detector is a reported race; for it to show another file, thousands of
+// mappings must have been retired in between.
+//
+// Under the race detector, which can't see memory it did not allocate, and on
+// systems whose maps don't follow writes to the file, a Mapping is a copy on
+// the Go heap, and the writer calls Refresh after it wrote.
+type Mapping struct {
+	bytes []byte
+	file  io.ReaderAt // nil for a real mapping
+}
+
+// Bytes returns the whole mapping: len and cap are the size asked for, which
+// may be more than the file has. Bytes beyond the end of the file must not be
+// touched, and nothing may be written.
+func (m *Mapping) Bytes() []byte { return m.bytes }
+
+// Refresh shows what was written to the file in [from, to). Readers must not
+// read there before the writer, after Refresh, has told them to. For a real
+// mapping there is nothing to do.
+func (m *Mapping) Refresh(from, to int64) error {
+	if m.file == nil {
+		return nil
+	}
+	return readAvailable(m.file, m.bytes[from:to], from)
+}
+
+// Offset returns the offset in the file of a memory address, and whether it
+// lies in the mapping at all. It is for those who recover from a fault.
+func (m *Mapping) Offset(addr uintptr) (int64, bool) {
+	start := uintptr(unsafe.Pointer(unsafe.SliceData(m.bytes)))
+	if addr < start || addr-start >= uintptr(len(m.bytes)) {
+		return 0, false
+	}
+	return int64(addr - start), true
+}
+
+// HeapMapping returns a Mapping that is a copy of size bytes of r on the Go
+// heap. What r does not have yet is zero until Refresh.
+func HeapMapping(r io.ReaderAt, size int64) (*Mapping, error) {
+	if err := checkSize(size); err != nil {
+		return nil, err
+	}
+	m := &Mapping{bytes: make([]byte, size), file: r}
+	if err := m.Refresh(0, size); err != nil {
+		return nil, err
+	}
+	mapCount.add(len(m.bytes))
+	Own(m, poison, m.bytes)
+	return m, nil
+}
+
+// poison makes a stale slice of a heap mapping recognizable. Under the race
+// detector these writes race with any later read of it.
+func poison(b []byte) {
+	b[0] = 0xDB
+	for n := 1; n < len(b); n *= 2 {
+		copy(b[n:], b[:n])
+	}
+	mapCount.drop(len(b))
+}
+
+// readAvailable fills p from off as far as the file goes.
+func readAvailable(r io.ReaderAt, p []byte, off int64) error {
+	_, err := r.ReadAt(p, off)
+	if err == io.EOF {
+		return nil
+	}
+	return err
+}
+
+// checkSize refuses sizes that no mapping can have.
+func checkSize(size int64) error {
+	if size <= 0 || int64(int(size)) != size {
+		return fmt.Errorf("%w: mapping of %d bytes", fs.ErrInvalid, size)
+	}
+	return nil
+}
+
+// Maps counts the mappings of this process.
+type Maps struct {
+	// Live mappings are reachable, or not yet found unreachable.
+	Live, LiveBytes int
+	// Retired address ranges are held back, inaccessible, so that a stale
+	// slice faults. They use no memory, but count towards the system's limit
+	// on mappings.
+	Retired, RetiredBytes int
+}
+
+// MapStats returns the current counts. Each is right for itself; together they
+// may straddle a change.
+func MapStats() Maps {
+	return Maps{
+		Live:         int(mapCount.live.Load()),
+		LiveBytes:    int(mapCount.liveBytes.Load()),
+		Retired:      int(mapCount.retired.Load()),
+		RetiredBytes: int(mapCount.retiredBytes.Load()),
+	}
+}
+
+var mapCount mapCounters
+
+type mapCounters struct {
+	live, liveBytes, retired, retiredBytes atomic.Int64
+}
+
+func (c *mapCounters) add(size int) {
+	c.live.Add(1)
+	c.liveBytes.Add(int64(size))
+}
+
+func (c *mapCounters) drop(size int) {
+	c.live.Add(-1)
+	c.liveBytes.Add(-int64(size))
+}

@@ -1,0 +1,289 @@
+// Package simdisk is a disk in memory for crash tests.
+//
+// It implements [vfs.FS] and keeps apart what a power cut is sure to leave
+// from what the page cache merely shows. At any moment [Disk.Crash] makes an
+// independent disk as a power cut at that moment could leave it, as bad as
+// POSIX allows: unsynced sectors survive one by one, sizes and bytes
+// separately, names without contents and contents without names. The same
+// source of random numbers gives the same disk.
+//
+//	Disk   names, durable names, pending directory operations
+//	         |             |
+//	        inode  durable bytes, cached bytes, pending writes
+//
+// Slices of bytes, writes and names are never changed in place below their
+// length, only appended to or replaced. So disks share them, and a crash costs
+// what is pending and not what is stored.
+package simdisk
+
+import (
+	"io/fs"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/crowfly/crowfly/segment/vfs"
+)
+
+// Operations as [Disk.Count], [Disk.OnOp] and [Disk.Fail] name them. The first
+// group changes the disk.
+const (
+	OpCreate   = "Create"
+	OpWriteVec = "WriteVec"
+	OpDatasync = "Datasync"
+	OpSync     = "Sync"
+	OpReserve  = "Reserve"
+	OpTrim     = "Trim"
+	OpRename   = "Rename"
+	OpRemove   = "Remove"
+	OpSyncDir  = "SyncDir"
+	OpLock     = "Lock" // changes the disk only if it creates the file
+
+	OpOpen   = "Open"
+	OpReadAt = "ReadAt"
+	OpList   = "List"
+	OpSize   = "Size"
+	OpMap    = "Map"
+	OpLocked = "Locked"
+)
+
+// Disk is one simulated directory. It is safe for concurrent use.
+type Disk struct {
+	mu      sync.Mutex
+	names   names    // what programs see
+	durable names    // what a power cut is sure to leave
+	pending []change // operations on names since the last SyncDir, in order
+	freed   [][]byte // contents of the last removed files: garbage for a crash
+
+	ops    int
+	counts map[string]int
+	onOp   func(n int, op string)
+	fail   func(op, name string, n int) error
+	clock  clock
+}
+
+var _ vfs.FS = (*Disk)(nil)
+
+// New returns an empty disk.
+func New() *Disk { return &Disk{} }
+
+// Path implements [vfs.FS].
+func (d *Disk) Path() string { return "simdisk" }
+
+// Create implements [vfs.FS].
+func (d *Disk) Create(name string) (vfs.File, error) {
+	n, err := d.begin(OpCreate, name)
+	defer d.end(n, OpCreate)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.names.get(name) != nil {
+		return nil, pathError(OpCreate, name, fs.ErrExist)
+	}
+	return &file{disk: d, ino: d.create(name), name: name, writable: true}, nil
+}
+
+// create adds an empty file. The caller holds mu.
+func (d *Disk) create(name string) *inode {
+	ino := &inode{}
+	d.change(change{kind: created, name: name, ino: ino})
+	return ino
+}
+
+// change does a change to the names and leaves it pending. The caller holds mu.
+func (d *Disk) change(c change) {
+	d.names = c.apply(d.names)
+	d.pending = append(d.pending, c)
+}
+
+// Open implements [vfs.FS].
+func (d *Disk) Open(name string) (vfs.File, error) {
+	if err := d.reading(OpOpen, name); err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ino := d.names.get(name)
+	if ino == nil {
+		return nil, pathError(OpOpen, name, fs.ErrNotExist)
+	}
+	return &file{disk: d, ino: ino, name: name}, nil
+}
+
+// Rename implements [vfs.FS].
+func (d *Disk) Rename(from, to string) error {
+	n, err := d.begin(OpRename, from)
+	defer d.end(n, OpRename)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ino := d.names.get(from)
+	if ino == nil {
+		return pathError(OpRename, from, fs.ErrNotExist)
+	}
+	if d.names.get(to) != nil {
+		return pathError(OpRename, to, fs.ErrExist)
+	}
+	d.change(change{kind: renamed, name: to, ino: ino})
+	return nil
+}
+
+// Remove implements [vfs.FS].
+func (d *Disk) Remove(name string) error {
+	n, err := d.begin(OpRemove, name)
+	defer d.end(n, OpRemove)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ino := d.names.get(name)
+	if ino == nil {
+		return pathError(OpRemove, name, fs.ErrNotExist)
+	}
+	d.change(change{kind: removed, name: name, ino: ino})
+	d.free(ino)
+	return nil
+}
+
+// free remembers what was on the blocks of a removed file.
+func (d *Disk) free(ino *inode) {
+	const most = 4
+	if len(ino.durable) == 0 {
+		return
+	}
+	d.freed = append(d.freed, ino.durable)
+	d.freed = d.freed[max(0, len(d.freed)-most):]
+}
+
+// List implements [vfs.FS].
+func (d *Disk) List() ([]string, error) {
+	if err := d.reading(OpList, ""); err != nil {
+		return nil, err
+	}
+	return d.Names(), nil
+}
+
+// SyncDir implements [vfs.FS]. If it is made to fail nothing becomes durable
+// and all stays pending.
+func (d *Disk) SyncDir() error {
+	n, err := d.begin(OpSyncDir, "")
+	defer d.end(n, OpSyncDir)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.durable = d.names
+	d.pending = nil
+	return nil
+}
+
+// Lock implements [vfs.FS].
+func (d *Disk) Lock(name string) (unlock func() error, err error) {
+	if d.exists(name) {
+		err = d.reading(OpLock, name)
+	} else {
+		var n int
+		n, err = d.begin(OpLock, name)
+		defer d.end(n, OpLock)
+	}
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ino := d.names.get(name)
+	if ino == nil {
+		ino = d.create(name)
+	}
+	if ino.locked {
+		return nil, pathError(OpLock, name, vfs.ErrLocked)
+	}
+	ino.locked = true
+	return func() error { return d.unlock(ino, name) }, nil
+}
+
+func (d *Disk) unlock(ino *inode, name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !ino.locked {
+		return pathError("Unlock", name, fs.ErrClosed)
+	}
+	ino.locked = false
+	return nil
+}
+
+// Locked implements [vfs.FS].
+func (d *Disk) Locked(name string) (bool, error) {
+	if err := d.reading(OpLocked, name); err != nil {
+		return false, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ino := d.names.get(name)
+	return ino != nil && ino.locked, nil
+}
+
+// AfterFunc implements [vfs.FS] with the disk's own clock, which only Advance
+// moves.
+func (d *Disk) AfterFunc(delay time.Duration, f func()) (stop func() bool) {
+	return d.clock.afterFunc(delay, f)
+}
+
+// Advance moves the clock and calls what is due, in order, in the calling
+// goroutine. What those functions start and is due within delay runs too.
+func (d *Disk) Advance(delay time.Duration) { d.clock.advance(delay) }
+
+// Names returns the names of all files, sorted.
+func (d *Disk) Names() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	list := make([]string, len(d.names))
+	for i, e := range d.names {
+		list[i] = e.name
+	}
+	return list
+}
+
+// ReadFile returns a copy of what a program reads from the named file.
+func (d *Disk) ReadFile(name string) ([]byte, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ino := d.names.get(name)
+	if ino == nil {
+		return nil, pathError("ReadFile", name, fs.ErrNotExist)
+	}
+	return slices.Clone(ino.cached), nil
+}
+
+// WriteFile gives the named file, which need not exist, these contents at
+// once and durably, its name included. It is for doing damage: no operation is
+// counted, and mappings don't notice.
+func (d *Disk) WriteFile(name string, data []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ino := d.names.get(name)
+	if ino == nil {
+		ino = &inode{}
+		d.names = d.names.put(name, ino)
+	}
+	ino.cached = slices.Clone(data)
+	ino.durable = slices.Clip(ino.cached)
+	ino.pending, ino.lost = nil, false
+	d.durable = d.durable.without(ino).put(name, ino)
+}
+
+func (d *Disk) exists(name string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.names.get(name) != nil
+}
+
+func pathError(op, name string, err error) error {
+	return &fs.PathError{Op: op, Path: "simdisk/" + name, Err: err}
+}

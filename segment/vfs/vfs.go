@@ -1,0 +1,118 @@
+// Package vfs is the only code in crowfly that talks to the operating system
+// about files and memory maps.
+//
+// An [FS] is one store directory: flat, every name a plain file name. Two
+// things implement it. [Dir] is a real directory. The simulated disk in
+// package simdisk forgets, tears and reorders whatever was not synced, so that
+// everything above can be crashed after every single call made here.
+//
+// Three rules live in the shape of the interface rather than in anybody's
+// memory. There is no truncate: a named file never gets shorter, because
+// somebody may have mapped it. Rename never replaces. And nothing here retries
+// a failed sync: the kernel marks pages clean after a failed writeback, so a
+// second sync succeeds although the bytes are gone.
+//
+// Memory that does not belong to the Go heap (mappings, hash tables) is freed
+// in one way only, see owner.go.
+package vfs
+
+import (
+	"errors"
+	"os"
+	"time"
+)
+
+// ErrLocked says that another process, or another handle in this one, holds
+// the lock.
+var ErrLocked = errors.New("locked by another writer")
+
+// FS is one flat directory. Its methods are safe for concurrent use. Errors
+// wrap the fs.Err* sentinels and syscall errors of the standard library and
+// name the file.
+type FS interface {
+	// Path names the directory in messages.
+	Path() string
+
+	// Create makes a new empty file, open for reading and writing. It fails
+	// with fs.ErrExist if the name is taken. The name is durable only after
+	// SyncDir, the contents only after Datasync or Sync of the file.
+	Create(name string) (File, error)
+
+	// Open opens an existing file for reading.
+	Open(name string) (File, error)
+
+	// Rename gives a file a new name in one step, durable after SyncDir.
+	// It never replaces: fs.ErrExist if the new name is taken.
+	Rename(from, to string) error
+
+	// Remove unlinks a name, durable after SyncDir. Open files and mappings
+	// keep the contents.
+	Remove(name string) error
+
+	// List returns the names of all files, sorted.
+	List() ([]string, error)
+
+	// SyncDir makes every earlier Create, Rename and Remove durable.
+	SyncDir() error
+
+	// Lock takes the exclusive lock on the named file, which it creates if
+	// need be and never removes. It fails with ErrLocked at once (within
+	// some milliseconds, to let a Locked probe pass).
+	Lock(name string) (unlock func() error, err error)
+
+	// Locked reports whether anybody holds the lock now. A missing file is
+	// not locked. It changes nothing on disk.
+	Locked(name string) (bool, error)
+
+	// AfterFunc calls f in its own goroutine after d, like time.AfterFunc;
+	// the simulated disk has its own clock.
+	AfterFunc(d time.Duration, f func()) (stop func() bool)
+}
+
+// File is an open file of an FS. ReadAt, Size and Map are safe for concurrent
+// use; writing belongs to one goroutine at a time. A File that becomes
+// unreachable is closed by the collector, so whoever uses OS().Fd() must keep
+// the File alive until after the system call.
+type File interface {
+	// Name is the plain name the file was created or opened under.
+	Name() string
+
+	// ReadAt is io.ReaderAt.
+	ReadAt(p []byte, off int64) (int, error)
+
+	// WriteVec writes the buffers one after the other at off. Like write(2)
+	// it may write less than asked without an error: n says how much.
+	WriteVec(bufs [][]byte, off int64) (n int, err error)
+
+	// Datasync makes the contents and the size durable, not the name.
+	// After an error nothing is known about bytes written since the last
+	// success, and no later call can say more.
+	Datasync() error
+
+	// Sync is Datasync with all metadata.
+	Sync() error
+
+	// Reserve sets disk blocks aside for [off, off+n) without changing the
+	// size, so that later writes there don't run out of space. Where the
+	// file system can't, it does nothing and returns nil.
+	Reserve(off, n int64) error
+
+	// Trim gives back what Reserve set aside beyond the end of the file.
+	// The size stays.
+	Trim() error
+
+	// Size is the current length in bytes.
+	Size() (int64, error)
+
+	// Map maps [0, size) for reading. The file may be shorter and grow into
+	// the mapping; bytes beyond its end must not be touched.
+	Map(size int64) (*Mapping, error)
+
+	// OS is the operating system's file, for sendfile, or nil where there
+	// is none.
+	OS() *os.File
+
+	// Close closes the file. Files that readers share are never closed,
+	// only dropped.
+	Close() error
+}

@@ -1,0 +1,233 @@
+package segment
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math/bits"
+	"path/filepath"
+
+	"github.com/crowfly/crowfly/segment/vfs"
+)
+
+// Tally is what the manifest knows about the records of a segment. Watermarks
+// don't count.
+type Tally struct {
+	Records        uint64
+	MinSeq, MaxSeq uint64 // 0 if there are no records
+	Sum            uint64 // over the header checksums, in order
+}
+
+// Add counts a record.
+func (t *Tally) Add(r *Record) {
+	if r.Kind == KindWatermark {
+		return
+	}
+	if t.Records == 0 || r.Seq < t.MinSeq {
+		t.MinSeq = r.Seq
+	}
+	t.MaxSeq = max(t.MaxSeq, r.Seq)
+	t.Records++
+	t.Sum = bits.RotateLeft64(t.Sum, 1) ^ r.hsum
+}
+
+const (
+	reserveStep   = 4 << 20 // disk blocks are set aside this many bytes ahead
+	copyBelow     = 4 << 10 // shorter values are copied into the write buffer
+	maxKeptBuffer = 1 << 20
+)
+
+// Writer appends to a segment file. It belongs to one goroutine. Records go
+// through three steps: Append stages them in memory, Write hands all staged
+// ones to the kernel, Sync makes them durable. After an error of Write or Sync
+// the Writer is of no more use: nobody knows what lies behind the last sync,
+// so nothing may ever be appended there. A failed Reserve has written nothing;
+// the staged records can be discarded.
+type Writer struct {
+	seg      *Segment
+	reserved int64
+
+	written int64 // handed to the kernel
+	tally   Tally // of the records written
+	marked  int64 // the largest durableTo written
+
+	staged  int64 // end of the staged records
+	pending Tally // of the records written and staged
+	buf     []byte
+	values  []heldValue
+}
+
+// heldValue is a value that is written from the caller's memory: it belongs
+// behind the first at bytes of the buffer.
+type heldValue struct {
+	at    int
+	bytes []byte
+}
+
+// Create makes a new segment file with its header, synced, and its name too.
+// capacity bounds its length in bytes, at most MaxStart.
+func Create(fsys vfs.FS, id ID, store StoreID, epoch uint32, capacity int64) (*Segment, *Writer, error) {
+	h := Header{Magic: MagicSegment, Store: store, File: uint64(id), Salt: RandomSalt(), Epoch: epoch}
+	file, err := fsys.Create(id.FileName())
+	if err != nil {
+		return nil, nil, err
+	}
+	path := filepath.Join(fsys.Path(), id.FileName())
+	seg, err := create(fsys, file, path, h, capacity)
+	if err != nil {
+		file.Close()
+		return nil, nil, fmt.Errorf("create %s: %w", path, errors.Join(err, fsys.Remove(id.FileName())))
+	}
+	w := &Writer{seg: seg, written: HeaderSize, staged: HeaderSize}
+	return seg, w, nil
+}
+
+func create(fsys vfs.FS, file vfs.File, path string, h Header, capacity int64) (*Segment, error) {
+	if err := WriteAll(file, [][]byte{AppendHeader(nil, h)}, 0); err != nil {
+		return nil, err
+	}
+	if err := file.Datasync(); err != nil {
+		return nil, err
+	}
+	if err := fsys.SyncDir(); err != nil {
+		return nil, err
+	}
+	m, err := file.Map(capacity)
+	if err != nil {
+		return nil, err
+	}
+	return newSegment(ID(h.File), h, file, path, m, HeaderSize), nil
+}
+
+// Segment is what is being written.
+func (w *Writer) Segment() *Segment { return w.seg }
+
+// Tally counts the records written so far.
+func (w *Writer) Tally() Tally { return w.tally }
+
+// Staged is the number of bytes that wait for Write.
+func (w *Writer) Staged() int64 { return w.staged - w.written }
+
+// Marked is the largest durableTo that a written record carries.
+func (w *Writer) Marked() int64 { return w.marked }
+
+// Fits reports whether size more bytes (see MaxRecordSize) may be staged.
+func (w *Writer) Fits(size int64) bool { return w.staged+size <= int64(len(w.seg.mem)) }
+
+// Append stages a record and sets its Offset, End and DurableTo. The record's
+// memory must stay as it is until Write returns.
+func (w *Writer) Append(r *Record) {
+	r.Offset = w.staged
+	r.End = w.staged + r.size(w.staged)
+	if r.Flags&FlagCopied == 0 {
+		r.DurableTo = w.seg.synced.Load()
+	}
+	w.buf = r.appendHead(w.buf, r.Offset, w.seg.header.Salt)
+	if len(r.Value) < copyBelow {
+		w.buf = append(w.buf, r.Value...)
+	} else {
+		w.values = append(w.values, heldValue{len(w.buf), r.Value})
+	}
+	w.buf = r.appendTail(w.buf, r.Offset)
+	w.staged = r.End
+	w.pending.Add(r)
+}
+
+// Reserve sets disk blocks aside for the staged records. This is where a full
+// disk shows, while nothing has been written yet.
+func (w *Writer) Reserve() error {
+	for w.reserved < w.staged {
+		n := max(min(reserveStep, int64(len(w.seg.mem))-w.reserved), w.staged-w.reserved)
+		if err := w.seg.file.Reserve(w.reserved, n); err != nil {
+			w.reserved = w.written // a failed Reserve gives back earlier ones too
+			return fmt.Errorf("reserve %d bytes of %s at offset %d: %w", n, w.seg.path, w.reserved, err)
+		}
+		w.reserved += n
+	}
+	return nil
+}
+
+// Discard forgets the staged records.
+func (w *Writer) Discard() {
+	w.staged, w.pending = w.written, w.tally
+	w.dropBuffers()
+}
+
+// Write hands the staged records to the kernel and to readers of the mapping.
+func (w *Writer) Write() error {
+	if err := WriteAll(w.seg.file, w.vector(), w.written); err != nil {
+		return fmt.Errorf("write %s at offset %d: %w", w.seg.path, w.written, err)
+	}
+	if err := w.seg.m.Refresh(w.written, w.staged); err != nil {
+		return err
+	}
+	w.written, w.tally = w.staged, w.pending
+	w.marked = w.seg.synced.Load() // records are stamped when staged, and nothing was synced since
+	w.seg.end.Store(w.written)
+	w.dropBuffers()
+	return nil
+}
+
+// Sync makes everything written durable. It is never tried twice.
+func (w *Writer) Sync() error {
+	if err := w.seg.file.Datasync(); err != nil {
+		return fmt.Errorf("sync %s: %w", w.seg.path, err)
+	}
+	w.seg.synced.Store(w.written)
+	return nil
+}
+
+// Trim gives back the disk blocks set aside behind the end.
+func (w *Writer) Trim() error { return w.seg.file.Trim() }
+
+// vector is the staged bytes in order.
+func (w *Writer) vector() [][]byte {
+	vec := make([][]byte, 0, 2*len(w.values)+1)
+	from := 0
+	for _, v := range w.values {
+		vec = append(vec, w.buf[from:v.at], v.bytes)
+		from = v.at
+	}
+	if from < len(w.buf) {
+		vec = append(vec, w.buf[from:])
+	}
+	return vec
+}
+
+func (w *Writer) dropBuffers() {
+	clear(w.values)
+	w.values = w.values[:0]
+	w.buf = w.buf[:0]
+	if cap(w.buf) > maxKeptBuffer {
+		w.buf = nil
+	}
+}
+
+// WriteAll writes the buffers at off and repeats short writes.
+func WriteAll(f vfs.File, vec [][]byte, off int64) error {
+	for len(vec) > 0 {
+		n, err := f.WriteVec(vec, off)
+		if err != nil {
+			return err
+		}
+		if n <= 0 {
+			return io.ErrShortWrite
+		}
+		off += int64(n)
+		vec = advance(vec, n)
+	}
+	return nil
+}
+
+// advance drops the first n bytes of the vector.
+func advance(vec [][]byte, n int) [][]byte {
+	for n > 0 && n >= len(vec[0]) {
+		n -= len(vec[0])
+		vec = vec[1:]
+	}
+	if n > 0 {
+		rest := append([][]byte{vec[0][n:]}, vec[1:]...)
+		return rest
+	}
+	return vec
+}
