@@ -2,6 +2,7 @@ package db
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -115,19 +116,20 @@ func (q *commitQueue) handOver(group []*commit) {
 	}
 }
 
-// commitGroup commits a group, in as many parts as it takes segments.
+// commitGroup commits a group, in as many parts as it takes segments. If one
+// part fails so do those behind it, which were judged by it.
 func (db *DB) commitGroup(group []*commit) {
 	db.write.Lock()
 	defer db.write.Unlock()
-	for len(group) > 0 {
-		err := db.writable(group[0].size)
+	if err := db.writable(); err != nil {
+		fail(group, err)
+		return
+	}
+	for group = db.judge(group); len(group) > 0; {
+		n, err := db.commitPart(group)
 		if err != nil {
 			fail(group, err)
 			return
-		}
-		n := db.stage(group)
-		if err := db.commitStaged(group[:n]); err != nil {
-			fail(group[:n], err)
 		}
 		group = group[n:]
 	}
@@ -140,17 +142,60 @@ func fail(group []*commit, err error) {
 	}
 }
 
-// writable makes sure that there is an active segment with room.
-func (db *DB) writable(size int64) error {
+// writable tells why there can be no writes.
+func (db *DB) writable() error {
 	switch {
 	case db.state.Load() == nil:
 		return ErrClosed
 	case db.writer.poison != nil:
 		return fmt.Errorf("writing has stopped, reopen the store: %w", db.writer.poison)
-	case db.writer.active != nil && !db.writer.broken && db.writer.active.Fits(size):
+	}
+	return nil
+}
+
+// judge decides, in queue order, what each operation finds: the values before
+// it in the group, and those in the index. It returns the commits that have
+// anything to write.
+func (db *DB) judge(group []*commit) (writing []*commit) {
+	overlay := make(map[string]bool) // keys of the group: is there a value?
+	for _, c := range group {
+		for i := range c.ops {
+			o := &c.ops[i]
+			o.result.Existed = db.exists(o.record.Key, overlay)
+			o.skip = o.record.Kind == segment.KindDelete && !o.result.Existed
+			overlay[string(o.record.Key)] = o.record.Kind != segment.KindDelete
+		}
+		if slices.ContainsFunc(c.ops, func(o op) bool { return !o.skip }) {
+			writing = append(writing, c)
+		}
+	}
+	return writing
+}
+
+func (db *DB) exists(key []byte, overlay map[string]bool) bool {
+	if exists, known := overlay[string(key)]; known {
+		return exists
+	}
+	_, err := db.index.Lookup(db.state.Load().segs, key)
+	return err != index.ErrAbsent
+}
+
+// commitPart commits as much of a group as fits the active segment and returns
+// how many commits that was.
+func (db *DB) commitPart(group []*commit) (int, error) {
+	if err := db.makeRoom(group[0].size); err != nil {
+		return 0, err
+	}
+	n := db.stage(group)
+	return n, db.commitStaged(group[:n])
+}
+
+// makeRoom makes sure that there is an active segment with so much room.
+func (db *DB) makeRoom(size int64) error {
+	first := db.writer.active == nil
+	if !first && !db.writer.broken && db.writer.active.Fits(size) {
 		return nil
 	}
-	first := db.writer.active == nil
 	if err := db.rotate(size); err != nil {
 		return err
 	}
@@ -163,33 +208,14 @@ func (db *DB) writable(size int64) error {
 // stage appends the records of as many commits as fit the segment, at least
 // one, and returns their number.
 func (db *DB) stage(group []*commit) int {
-	overlay := make(map[string]bool) // keys of this group: is there a value?
 	db.writer.staged = db.writer.staged[:0]
 	for i, c := range group {
 		if !db.writer.active.Fits(c.size) {
 			return i
 		}
-		db.judge(c, overlay)
 		db.stageBatch(c)
 	}
 	return len(group)
-}
-
-// judge decides, in queue order, what each operation finds: the values before
-// it in the group, and those in the index.
-func (db *DB) judge(c *commit, overlay map[string]bool) {
-	for i := range c.ops {
-		o := &c.ops[i]
-		key := o.record.Key
-		existed, known := overlay[string(key)]
-		if !known {
-			_, err := db.index.Lookup(db.state.Load().segs, key)
-			existed = err != index.ErrAbsent
-		}
-		o.result.Existed = existed
-		o.skip = o.record.Kind == segment.KindDelete && !existed
-		overlay[string(key)] = o.record.Kind != segment.KindDelete
-	}
 }
 
 // stageBatch numbers the records of one commit and appends them.
@@ -227,9 +253,6 @@ func (db *DB) change(seg *segment.Segment, r *segment.Record) index.Change {
 
 // commitStaged writes, syncs and publishes what was staged.
 func (db *DB) commitStaged(group []*commit) error {
-	if len(db.writer.staged) == 0 {
-		return nil // deletes of nothing
-	}
 	if err := db.writer.active.Reserve(); err != nil {
 		db.writer.active.Discard()
 		return err
@@ -238,7 +261,7 @@ func (db *DB) commitStaged(group []*commit) error {
 		db.writer.broken = true
 		return err
 	}
-	if anySync(group) {
+	if slices.ContainsFunc(group, func(c *commit) bool { return c.sync }) {
 		if err := db.syncActive(); err != nil {
 			return err
 		}
@@ -248,15 +271,6 @@ func (db *DB) commitStaged(group []*commit) error {
 	db.counters.records.Add(uint64(len(db.writer.staged)))
 	clear(db.writer.staged)
 	return nil
-}
-
-func anySync(group []*commit) bool {
-	for _, c := range group {
-		if c.sync {
-			return true
-		}
-	}
-	return false
 }
 
 // syncActive makes everything written durable. A failure is final: the kernel
@@ -279,13 +293,8 @@ func (db *DB) syncActive() error {
 func (db *DB) Sync() error {
 	db.write.Lock()
 	defer db.write.Unlock()
-	switch {
-	case db.state.Load() == nil:
-		return ErrClosed
-	case db.writer.poison != nil:
-		return db.writer.poison
-	case db.writer.active == nil:
-		return nil
+	if err := db.writable(); err != nil || db.writer.active == nil {
+		return err
 	}
 	return writeError(db.syncActive())
 }

@@ -34,8 +34,8 @@ func (db *DB) compact(inputs []entry) error {
 		}
 	}
 	err := c.run()
-	if err != nil {
-		c.abandon()
+	if err != nil && c.out != nil {
+		db.discard(c.out.Segment()) // the inputs stay as they are
 	}
 	return err
 }
@@ -72,7 +72,7 @@ func (c *compaction) run() error {
 			return err
 		}
 	}
-	if err := c.db.manifests.edit(c.commit); err != nil {
+	if err := c.db.editManifest(c.commit); err != nil {
 		return err
 	}
 	c.db.index.Repoint(c.resolve())
@@ -188,14 +188,6 @@ func flush(w *segment.Writer) error {
 		return err
 	}
 	return w.Write()
-}
-
-// abandon leaves the inputs as they are. The output is removed, unless its
-// manifest may have reached the disk.
-func (c *compaction) abandon() {
-	if c.out != nil && c.db.manifests.outcomeKnown() {
-		c.db.retire(c.out.Segment().ID())
-	}
 }
 
 const (

@@ -111,7 +111,7 @@ func (db *DB) finish() error {
 	if err := db.syncActive(); err != nil {
 		return err
 	}
-	if err := db.manifests.edit(db.sealActive); err != nil {
+	if err := db.editManifest(db.sealActive); err != nil {
 		return writeError(err)
 	}
 	db.afterSeal(w)

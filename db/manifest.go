@@ -290,8 +290,15 @@ func (o *manifestOwner) commit(m *manifest) error {
 	return nil
 }
 
+// writeFile makes a synced file. One that a stopped run left half done under
+// the same temporary name goes.
 func writeFile(fsys vfs.FS, name string, b []byte) error {
 	f, err := fsys.Create(name)
+	if errors.Is(err, fs.ErrExist) {
+		if err = fsys.Remove(name); err == nil {
+			f, err = fsys.Create(name)
+		}
+	}
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
@@ -208,7 +209,7 @@ func (db *DB) recoverTail(m *manifest, e *entry) error {
 	if err != nil {
 		return err
 	}
-	db.noteSeq(tally)
+	db.noteSeq(tail.MaxSeq)
 	db.index.Publish(changes, 0)
 	copied, err := db.copyTail(seg, tail)
 	if err != nil {
@@ -216,7 +217,7 @@ func (db *DB) recoverTail(m *manifest, e *entry) error {
 	}
 	seg.SetLen(tail.Proven)
 	sealed := entry{id: e.id, length: tail.Proven, salt: seg.Salt(), tally: tally}
-	err = db.manifests.edit(func(m *manifest) {
+	err = db.editManifest(func(m *manifest) {
 		m.nextID, m.nextSeq = db.writer.nextID, db.writer.seq+1
 		if *m.entry(e.id) = sealed; tally.Records == 0 {
 			m.drop(e.id)
@@ -271,21 +272,26 @@ func (db *DB) copyTail(seg *segment.Segment, tail segment.Tail) (*entry, error) 
 	if err != nil {
 		return nil, err
 	}
-	db.noteSeq(tally)
 	db.index.Publish(changes, 0)
 	return &entry{id: out.ID(), length: out.Len(), salt: out.Salt(), tally: tally}, nil
 }
 
-func (db *DB) noteSeq(t segment.Tally) { db.writer.seq = max(db.writer.seq, t.MaxSeq) }
+func (db *DB) noteSeq(seq uint64) { db.writer.seq = max(db.writer.seq, seq) }
 
 // removeStrays removes temporary files and segments that are not in the
-// manifest. Nobody can need them, so a failure does not matter.
+// manifest. Nobody can need them, so a failure does not matter, except that
+// the manifest which does not name them must be there for good first: the run
+// that renamed it may have been killed before it synced the directory.
 func (db *DB) removeStrays(names []string) {
 	m := db.manifests.get()
-	for _, name := range names {
+	strays := slices.DeleteFunc(names, func(name string) bool {
 		id, isSegment := segment.ParseFileName(name)
-		if segment.IsTempName(name) || isSegment && m.entry(id) == nil {
-			db.fs.Remove(name)
-		}
+		return !segment.IsTempName(name) && (!isSegment || m.entry(id) != nil)
+	})
+	if len(strays) == 0 || db.fs.SyncDir() != nil {
+		return
+	}
+	for _, name := range strays {
+		db.fs.Remove(name)
 	}
 }

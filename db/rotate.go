@@ -15,7 +15,7 @@ func (db *DB) rotate(size int64) error {
 		}
 	}
 	if db.manifests.get().generation == 0 {
-		if err := db.manifests.edit(func(*manifest) {}); err != nil {
+		if err := db.editManifest(func(*manifest) {}); err != nil {
 			return err
 		}
 	}
@@ -27,14 +27,14 @@ func (db *DB) rotate(size int64) error {
 		return err
 	}
 	old := db.writer.active
-	err = db.manifests.edit(func(m *manifest) {
+	err = db.editManifest(func(m *manifest) {
 		db.sealActive(m)
 		m.segments = append(m.segments, entry{
 			id: seg.ID(), active: true, length: segment.HeaderSize, capacity: int64(len(seg.Bytes())), salt: seg.Salt(),
 		})
 	})
 	if err != nil {
-		db.retire(seg.ID())
+		db.discard(seg)
 		return err
 	}
 	db.writer.active, db.writer.broken = w, false
@@ -51,6 +51,25 @@ func (db *DB) createSegment(capacity int64) (*segment.Segment, *segment.Writer, 
 	db.writer.nextID++
 	m := db.manifests.get()
 	return segment.Create(db.fs, id, m.store, db.manifests.epoch, capacity)
+}
+
+// editManifest changes the manifest. If nobody knows whether the change reached
+// the disk, it may have sealed the active segment there, so this run must not
+// write any more.
+func (db *DB) editManifest(change func(*manifest)) error {
+	err := db.manifests.edit(change)
+	if err != nil && !db.manifests.outcomeKnown() {
+		db.writer.poison = err
+	}
+	return err
+}
+
+// discard takes back a new segment that did not get into the manifest. If it
+// may have, it stays.
+func (db *DB) discard(seg *segment.Segment) {
+	if db.manifests.outcomeKnown() {
+		db.retire(seg.ID())
+	}
 }
 
 // sealActive puts what is known of the active segment into a manifest. All of

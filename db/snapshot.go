@@ -120,13 +120,14 @@ func (s *Snapshot) Backward(start, end []byte) iter.Seq2[[]byte, Entry] {
 // prefixEnd is the first key behind all that begin with prefix, or nil if
 // there is none.
 func prefixEnd(prefix []byte) []byte {
-	end := bytes.TrimRight(prefix, "\xff")
-	if len(end) == 0 {
-		return nil
+	for n := len(prefix); n > 0; n-- {
+		if prefix[n-1] != 0xff {
+			end := bytes.Clone(prefix[:n])
+			end[n-1]++
+			return end
+		}
 	}
-	end = bytes.Clone(end)
-	end[len(end)-1]++
-	return end
+	return nil
 }
 
 func (s *Snapshot) entries(refs iter.Seq[segment.Ref]) iter.Seq2[[]byte, Entry] {

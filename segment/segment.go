@@ -200,7 +200,8 @@ func (s *Segment) Records(from, to int64) iter.Seq2[Record, error] {
 func (s *Segment) RecoverTail(proven int64) Tail {
 	data := s.mem[:s.end.Load()]
 	t := scanBatches(data, HeaderSize, s.header.Salt)
-	t.Proven = max(t.Proven, proven, probe(data, t.Valid, s.header.Salt))
+	t.probe(data, t.Valid, s.header.Salt)
+	t.Proven = max(t.Proven, proven)
 	return t
 }
 

@@ -13,6 +13,15 @@ type Tail struct {
 	// the largest durableTo in any valid record, wherever it lies. Damage
 	// below it is damage; at or above it, it is a torn tail.
 	Proven int64
+
+	// MaxSeq is the highest sequence number in any valid record, wherever it
+	// lies. It must not be given out again.
+	MaxSeq uint64
+}
+
+func (t *Tail) note(durableTo int64, seq uint64) {
+	t.Proven = max(t.Proven, durableTo)
+	t.MaxSeq = max(t.MaxSeq, seq)
 }
 
 // scanBatches verifies complete batches from offset from on and stops at the
@@ -20,48 +29,48 @@ type Tail struct {
 func scanBatches(data []byte, from int64, salt uint64) (t Tail) {
 	t.Valid = from
 	for {
-		end, durableTo, ok := scanBatch(data, t.Valid, salt)
+		batch, ok := scanBatch(data, t.Valid, salt)
 		if !ok {
 			return t
 		}
-		t.Valid = end
-		t.Proven = max(t.Proven, durableTo)
+		t.Valid = batch.Valid
+		t.note(batch.Proven, batch.MaxSeq)
 	}
 }
 
 // scanBatch verifies the batch at off: the first record says how many follow,
 // and the numbers of all of them are consecutive.
-func scanBatch(data []byte, off int64, salt uint64) (end, durableTo int64, ok bool) {
+func scanBatch(data []byte, off int64, salt uint64) (t Tail, ok bool) {
 	first, err := decode(data, off, salt)
 	if err != nil || first.Flags&FlagFirst == 0 || first.VerifyValue() != nil {
-		return 0, 0, false
+		return t, false
 	}
-	end, durableTo = first.End, first.DurableTo
+	t.Valid = first.End
+	t.note(first.DurableTo, first.Seq)
 	for i := uint16(1); i <= first.Left; i++ {
-		r, err := decode(data, end, salt)
+		r, err := decode(data, t.Valid, salt)
 		if err != nil || r.Flags&FlagFirst != 0 || r.Left != first.Left-i ||
 			r.Seq != first.Seq+uint64(i) || r.VerifyValue() != nil {
-			return 0, 0, false
+			return t, false
 		}
-		end, durableTo = r.End, max(durableTo, r.DurableTo)
+		t.Valid = r.End
+		t.note(r.DurableTo, r.Seq)
 	}
-	return end, durableTo, true
+	return t, true
 }
 
-// probe looks for valid records at every possible offset from off on and
-// returns the largest durableTo among them. The seeded checksum makes a false
-// find as good as impossible; the cheap tests before it keep the search fast.
-func probe(data []byte, off int64, salt uint64) (durableTo int64) {
+// probe looks for valid records at every possible offset from off on. The
+// seeded checksum makes a false find as good as impossible; the cheap tests
+// before it keep the search fast.
+func (t *Tail) probe(data []byte, off int64, salt uint64) {
 	for ; off <= int64(len(data))-recordHead; off += alignment {
-		claimed := binary.LittleEndian.Uint64(data[off+8:])
-		if claimed <= uint64(durableTo) || claimed > uint64(off) || !plausibleKind(data[off+28:]) {
+		if binary.LittleEndian.Uint64(data[off+8:]) > uint64(off) || !plausibleKind(data[off+28:]) {
 			continue
 		}
 		if r, err := decode(data, off, salt); err == nil {
-			durableTo = r.DurableTo
+			t.note(r.DurableTo, r.Seq)
 		}
 	}
-	return durableTo
 }
 
 func plausibleKind(b []byte) bool {

@@ -21,7 +21,14 @@ import (
 // the Go heap, and the writer calls Refresh after it wrote.
 type Mapping struct {
 	bytes []byte
-	file  io.ReaderAt // nil for a real mapping
+	copy  *heapCopy // nil for a real mapping
+}
+
+// heapCopy is what stands behind a Mapping on the Go heap.
+type heapCopy struct {
+	bytes  []byte
+	file   io.ReaderAt
+	filled atomic.Int64 // end of what was ever read from the file
 }
 
 // Bytes returns the whole mapping: len and cap are the size asked for, which
@@ -33,10 +40,19 @@ func (m *Mapping) Bytes() []byte { return m.bytes }
 // read there before the writer, after Refresh, has told them to. For a real
 // mapping there is nothing to do.
 func (m *Mapping) Refresh(from, to int64) error {
-	if m.file == nil {
+	if m.copy == nil {
 		return nil
 	}
-	return readAvailable(m.file, m.bytes[from:to], from)
+	return m.copy.refresh(from, to)
+}
+
+func (h *heapCopy) refresh(from, to int64) error {
+	n, err := h.file.ReadAt(h.bytes[from:to], from)
+	h.filled.Store(max(h.filled.Load(), from+int64(n)))
+	if err == io.EOF {
+		return nil
+	}
+	return err
 }
 
 // Offset returns the offset in the file of a memory address, and whether it
@@ -55,32 +71,25 @@ func HeapMapping(r io.ReaderAt, size int64) (*Mapping, error) {
 	if err := checkSize(size); err != nil {
 		return nil, err
 	}
-	m := &Mapping{bytes: make([]byte, size), file: r}
-	if err := m.Refresh(0, size); err != nil {
+	h := &heapCopy{bytes: make([]byte, size), file: r}
+	if err := h.refresh(0, size); err != nil {
 		return nil, err
 	}
+	m := &Mapping{bytes: h.bytes, copy: h}
 	mapCount.add(len(m.bytes))
-	Own(m, poison, m.bytes)
+	Own(m, poison, h)
 	return m, nil
 }
 
 // poison makes a stale slice of a heap mapping recognizable. Under the race
-// detector these writes race with any later read of it.
-func poison(b []byte) {
-	b[0] = 0xDB
-	for n := 1; n < len(b); n *= 2 {
-		copy(b[n:], b[:n])
+// detector these writes race with any later read of it. Bytes that the file
+// never had are in no slice, and left alone.
+func poison(h *heapCopy) {
+	filled := h.bytes[:h.filled.Load()]
+	for i := range filled {
+		filled[i] = 0xDB
 	}
-	mapCount.drop(len(b))
-}
-
-// readAvailable fills p from off as far as the file goes.
-func readAvailable(r io.ReaderAt, p []byte, off int64) error {
-	_, err := r.ReadAt(p, off)
-	if err == io.EOF {
-		return nil
-	}
-	return err
+	mapCount.drop(len(h.bytes))
 }
 
 // checkSize refuses sizes that no mapping can have.

@@ -1,0 +1,275 @@
+package index
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/crowfly/crowfly/segment"
+)
+
+// run starts readers beside a writer and stops them when it is done.
+func run(t *testing.T, write func(), read func() error) {
+	t.Helper()
+	var done atomic.Bool
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for !done.Load() && !t.Failed() {
+				if err := read(); err != nil {
+					t.Error(err)
+				}
+				runtime.Gosched() // there may be one processor for all
+			}
+		})
+	}
+	write()
+	done.Store(true)
+	wg.Wait()
+}
+
+// published is a store's state for readers beside its writer.
+type published struct {
+	index *Index
+	segs  atomic.Pointer[Segments]
+}
+
+func (p *published) publish(s *store) {
+	segs := s.segs
+	p.segs.Store(&segs)
+}
+
+// generation looks a key up as a reader must and returns the number that is
+// its value, 0 if it is absent.
+func (p *published) generation(key []byte) (uint64, error) {
+	for {
+		segs := p.segs.Load()
+		hit, err := p.index.Lookup(*segs, key)
+		if err == ErrStale {
+			continue
+		}
+		if err == ErrAbsent {
+			return 0, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		r, err := hit.Segment.Verify(hit.Offset)
+		if err != nil {
+			return 0, err
+		}
+		if string(r.Key) != string(key) {
+			return 0, fmt.Errorf("%q found for %q", r.Key, key)
+		}
+		hit.MarkVerified(r.End)
+		n := binary.BigEndian.Uint64(r.Value)
+		runtime.KeepAlive(hit.Segment)
+		return n, nil
+	}
+}
+
+// groupKeys is how many keys a test group has; more than a shard begins with,
+// so that tables grow under the readers.
+const groupKeys = 64
+
+func groupKey(i int) []byte { return fmt.Appendf(nil, "member %03d of the group", i) }
+
+// writeGroup writes one generation of all keys of the group.
+func (s *store) writeGroup(generation uint64) (group []Change) {
+	for i := range groupKeys {
+		value := binary.BigEndian.AppendUint64(nil, generation)
+		group = append(group, s.write(segment.NewPut(groupKey(i), nil, value)))
+	}
+	return group
+}
+
+// TestNobodySeesHalfAGroup: once a reader has seen one key of a generation, no
+// other key is older, though tables grow, records move and segments go.
+func TestNobodySeesHalfAGroup(t *testing.T) {
+	s := newStore(t)
+	s.size = 64 << 10
+	p := &published{index: s.index}
+	last := s.writeGroup(1)
+	p.publish(s)
+	s.index.Publish(last, s.seq)
+
+	write := func() {
+		for generation := uint64(2); generation < 100; generation++ {
+			group := s.writeGroup(generation)
+			p.publish(s)
+			s.index.Publish(group, s.seq)
+			for i := range 20 {
+				filler := s.write(segment.NewPut(fmt.Appendf(nil, "filler %d %d", generation, i), nil, nil))
+				p.publish(s)
+				s.index.Publish([]Change{filler}, s.seq)
+			}
+			if generation%10 == 0 {
+				s.compactAll(p)
+			}
+		}
+	}
+	read := func() error {
+		newest := uint64(0)
+		for range 200 {
+			i := rand.IntN(groupKeys)
+			n, err := p.generation(groupKey(i))
+			if err != nil {
+				return err
+			}
+			if n < newest {
+				return fmt.Errorf("key %d is of generation %d after another of %d", i, n, newest)
+			}
+			newest = n
+		}
+		return nil
+	}
+	run(t, write, read)
+}
+
+// compactAll moves all live records of all but the active segment.
+func (s *store) compactAll(p *published) {
+	s.t.Helper()
+	victims, active := s.segs, s.writer.Segment()
+	var moves []Move
+	o, segs := s.snapshot()
+	for ref := range o.Ascend(nil, nil) {
+		if segs[ref.Slot()] == active {
+			continue
+		}
+		r, err := segs[ref.Slot()].Read(ref.Offset())
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		c := s.copyOf(Change{Ref: ref})
+		moves = append(moves, Move{r.Key, ref, c.Ref, c.Size})
+	}
+	p.publish(s)
+	s.index.Repoint(moves)
+	for _, seg := range victims {
+		if seg != nil && seg != active {
+			s.drop(seg)
+		}
+	}
+	p.publish(s)
+	runtime.GC()
+}
+
+// TestDeletedGroupIsGone: groups of puts and groups of deletes by turns. Seen
+// through one key the group is there or not; a reader that sees a key of a
+// later generation never finds an earlier one absent or older.
+func TestDeletedGroupIsGone(t *testing.T) {
+	s := newStore(t)
+	p := &published{index: s.index}
+	p.publish(s)
+	// state is twice the last generation acknowledged, plus one if it has
+	// been deleted since.
+	var state atomic.Uint64
+
+	write := func() {
+		for generation := uint64(1); generation < 100; generation++ {
+			group := s.writeGroup(generation)
+			p.publish(s)
+			s.index.Publish(group, s.seq)
+			state.Store(2 * generation)
+
+			group = group[:0]
+			for i := range groupKeys {
+				group = append(group, s.write(segment.NewDelete(groupKey(i))))
+			}
+			p.publish(s)
+			s.index.Publish(group, s.seq)
+			state.Store(2*generation + 1)
+		}
+	}
+	read := func() error {
+		before := state.Load()
+		n, err := p.generation(groupKey(rand.IntN(groupKeys)))
+		if err != nil {
+			return err
+		}
+		after := state.Load()
+		if n == 0 && before == after && before%2 == 0 && before > 0 {
+			// A delete may have been published without being acknowledged.
+			m, err := p.generation(groupKey(rand.IntN(groupKeys)))
+			if err != nil || m != 0 && m <= before/2 {
+				return errors.Join(err, fmt.Errorf("absent, then generation %d of %d", m, before/2))
+			}
+		}
+		if n != 0 && 2*n < before-before%2 {
+			return fmt.Errorf("generation %d after %d was acknowledged", n, before/2)
+		}
+		if n != 0 && 2*n+1 <= before {
+			return fmt.Errorf("generation %d after its delete was acknowledged", n)
+		}
+		return nil
+	}
+	run(t, write, read)
+}
+
+// TestReaderWaits: a record above Visible is neither answered nor skipped.
+func TestReaderWaits(t *testing.T) {
+	s := newStore(t)
+	s.put("key", "old")
+	s.index.Publish([]Change{s.write(segment.NewPut([]byte("key"), nil, []byte("new")))}, 0)
+	found := make(chan string)
+	go func() {
+		value, _ := s.get("key")
+		found <- value
+	}()
+	for range 100 {
+		runtime.Gosched()
+		select {
+		case value := <-found:
+			t.Fatalf("found %q, which is not visible yet", value)
+		default:
+		}
+	}
+	s.index.Publish(nil, s.seq)
+	if value := <-found; value != "new" {
+		t.Errorf("found %q, want the new version", value)
+	}
+}
+
+// TestSnapshotsBesideWriter: clones are read while their original changes.
+func TestSnapshotsBesideWriter(t *testing.T) {
+	s := newStore(t)
+	s.size = 16 << 20
+	s.rotate()
+	segs := s.segs // never changes below
+	s.index.Publish(s.writeGroup(1), s.seq)
+
+	write := func() {
+		for generation := uint64(2); generation < 100; generation++ {
+			s.index.Publish(s.writeGroup(generation), s.seq)
+		}
+	}
+	read := func() error {
+		o := s.index.Snapshot(func() {})
+		n, generation := 0, uint64(0)
+		for ref := range o.Ascend(nil, nil) {
+			r, err := segs[ref.Slot()].Verify(ref.Offset())
+			if err != nil {
+				return err
+			}
+			if string(r.Key) != string(groupKey(n)) {
+				return fmt.Errorf("%q at place %d", r.Key, n)
+			}
+			g := binary.BigEndian.Uint64(r.Value)
+			if n > 0 && g != generation {
+				return fmt.Errorf("generations %d and %d in one snapshot", g, generation)
+			}
+			generation = g
+			n++
+		}
+		if n != groupKeys {
+			return fmt.Errorf("%d keys in a snapshot, want %d", n, groupKeys)
+		}
+		return nil
+	}
+	run(t, write, read)
+}

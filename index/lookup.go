@@ -1,0 +1,100 @@
+package index
+
+import (
+	"bytes"
+	"runtime"
+
+	"github.com/crowfly/crowfly/segment"
+)
+
+// Hit is where the newest version of a key lies. It holds the Segment, so it
+// is good for as long as it is kept.
+type Hit struct {
+	Segment *segment.Segment
+	Offset  int64
+	Seq     uint64 // as proven as the record is
+
+	table *table
+	pos   int
+	word  word
+}
+
+// Verified reports whether header and value of the record have been verified
+// since it was opened.
+func (h Hit) Verified() bool { return h.word.verified() }
+
+// MarkVerified remembers that header and value have been verified. end is the
+// End of the record: one that is not durable yet is not marked, since it may
+// have to be read again from a disk that lost it. A mark that is set while the
+// word changes is lost, which costs a second verification.
+func (h Hit) MarkVerified(end int64) {
+	if end <= h.Segment.Synced() {
+		h.table.swap(h.pos, h.word, h.word|verifiedBit)
+	}
+}
+
+// Lookup finds the newest version of a key. segs were loaded before the call
+// and the caller keeps them alive to the end of it. It returns ErrAbsent,
+// ErrStale, or a *segment.CorruptError if a damaged record may be the one.
+func (x *Index) Lookup(segs Segments, key []byte) (Hit, error) {
+	h := x.hash(key)
+	t := x.tables[h.shard()].Load()
+	if t == nil {
+		return Hit{}, ErrAbsent
+	}
+	hit, err := x.search(t, h.bits(), segs, key)
+	runtime.KeepAlive(t)
+	runtime.KeepAlive(segs)
+	return hit, err
+}
+
+// search follows the chain of a key.
+func (x *Index) search(t *table, bits uint64, segs Segments, key []byte) (Hit, error) {
+	for pos := t.home(bits); ; pos = t.next(pos) {
+		w := t.load(pos)
+		if w == empty {
+			return Hit{}, ErrAbsent
+		}
+		if w.bits() != bits || w == marker {
+			continue
+		}
+		slot, off := w.ref().Slot(), w.ref().Offset()
+		if slot >= len(segs) || segs[slot] == nil {
+			return Hit{}, ErrStale
+		}
+		s := segs[slot]
+		stub, ok := s.Stub(off)
+		if ok && bytes.Equal(stub.Key, key) {
+			return x.judge(Hit{s, off, stub.Seq, t, pos, w}, stub.Kind)
+		}
+		// Either another key with the same hash bits or a flipped bit in
+		// this one, and only the checksum knows.
+		if _, err := s.Read(off); err != nil {
+			return Hit{}, err
+		}
+	}
+}
+
+// judge decides what a record with the right key means for a reader. Whatever
+// would hide the record or make the reader wait is proven first: a flipped bit
+// in kind or sequence number must not do either.
+func (x *Index) judge(hit Hit, kind segment.Kind) (Hit, error) {
+	late := hit.Seq > x.visible.Load()
+	if !late && (kind == segment.KindPut || kind == segment.KindBlobRef) {
+		return hit, nil
+	}
+	r, err := hit.Segment.Read(hit.Offset)
+	if err != nil {
+		return Hit{}, err
+	}
+	// The rest of the group is being published, which involves no I/O. The
+	// older version is gone already, and this one may not be seen before the
+	// rest can be.
+	for r.Seq > x.visible.Load() {
+		runtime.Gosched()
+	}
+	if r.Kind == segment.KindDelete {
+		return Hit{}, ErrAbsent
+	}
+	return hit, nil
+}

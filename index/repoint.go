@@ -1,0 +1,84 @@
+package index
+
+import "github.com/crowfly/crowfly/segment"
+
+// Move says that a record was copied.
+type Move struct {
+	Key      []byte // not kept
+	Old, New segment.Ref
+	Size     int64 // bytes the copy takes in its file
+}
+
+// Repoint makes each key that still names the old record name the copy, in
+// both structures. The segments of the copies are in a state that readers can
+// load already, those of the old records in one still.
+//
+// It also empties the feed, so it is called at least once, if need be with no
+// moves, before a segment leaves the state: the feed may name records that
+// were superseded before the ordered index ever knew them.
+func (x *Index) Repoint(moves []Move) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.makeRoom(len(moves))
+	for i := range moves {
+		x.move(&moves[i])
+	}
+	x.drain()
+}
+
+func (x *Index) move(m *Move) {
+	h := x.hash(m.Key)
+	t := x.tables[h.shard()].Load()
+	if t == nil {
+		return
+	}
+	pos := t.locate(h, m.Old)
+	if pos < 0 {
+		return
+	}
+	t.store(pos, makeWord(h, m.New))
+	if stub, ok := x.keys.slots.stub(m.Old); ok && stub.Kind == segment.KindDelete {
+		if !x.forever {
+			x.graves = append(x.graves, grave{h, m.New})
+		}
+		return
+	}
+	x.credit(m.Old, x.keys.slots.size(m.Old))
+	x.charge(m.New, m.Size)
+	x.note(edit{item: item{prefixOf(m.Key), m.New}, had: true})
+}
+
+// Sweep removes every key whose segment is gone and returns their number. It
+// is for followers: what left the manifest and was not superseded by a copy is
+// deleted. The segments that are gone are still alive, in a state that is
+// dropped after the call.
+func (x *Index) Sweep(gone func(slot int) bool) (removed int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for shard := range x.tables {
+		t := x.tables[shard].Load()
+		if t == nil {
+			continue
+		}
+		for pos := range t.words {
+			if w := t.load(pos); w.named() && gone(w.ref().Slot()) {
+				x.remove(w.ref())
+				x.erase(shard, pos)
+				removed++
+			}
+		}
+	}
+	x.drain()
+	return removed
+}
+
+// remove takes a record that is swept out of the books.
+func (x *Index) remove(ref segment.Ref) {
+	stub, _ := x.keys.slots.stub(ref)
+	if stub.Kind == segment.KindDelete {
+		return
+	}
+	x.makeRoom(1)
+	x.credit(ref, x.keys.slots.size(ref))
+	x.note(edit{item: item{prefixOf(stub.Key), ref}, had: true, gone: true})
+}
