@@ -125,13 +125,22 @@ func (db *DB) commitGroup(group []*commit) {
 		fail(group, err)
 		return
 	}
-	for group = db.judge(group); len(group) > 0; {
-		n, err := db.commitPart(group)
-		if err != nil {
+	sync := slices.ContainsFunc(group, func(c *commit) bool { return c.sync })
+	writing := db.judge(group)
+	if len(writing) == 0 && sync {
+		// That a key is not there must be as durable as that it is.
+		if err := db.syncActive(); err != nil {
 			fail(group, err)
+		}
+		return
+	}
+	for len(writing) > 0 {
+		n, err := db.commitPart(writing, sync)
+		if err != nil {
+			fail(writing, err)
 			return
 		}
-		group = group[n:]
+		writing = writing[n:]
 	}
 	db.scheduleTimers()
 }
@@ -182,18 +191,19 @@ func (db *DB) exists(key []byte, overlay map[string]bool) bool {
 
 // commitPart commits as much of a group as fits the active segment and returns
 // how many commits that was.
-func (db *DB) commitPart(group []*commit) (int, error) {
+func (db *DB) commitPart(group []*commit, sync bool) (int, error) {
 	if err := db.makeRoom(group[0].size); err != nil {
 		return 0, err
 	}
 	n := db.stage(group)
-	return n, db.commitStaged(group[:n])
+	return n, db.commitStaged(n, sync)
 }
 
-// makeRoom makes sure that there is an active segment with so much room.
+// makeRoom makes sure that there is an active segment with so much room, and
+// some for the watermark behind.
 func (db *DB) makeRoom(size int64) error {
 	first := db.writer.active == nil
-	if !first && !db.writer.broken && db.writer.active.Fits(size) {
+	if !first && !db.writer.broken && db.fits(size) {
 		return nil
 	}
 	if err := db.rotate(size); err != nil {
@@ -205,12 +215,14 @@ func (db *DB) makeRoom(size int64) error {
 	return nil
 }
 
+func (db *DB) fits(size int64) bool { return db.writer.active.Fits(size + segment.WatermarkSize) }
+
 // stage appends the records of as many commits as fit the segment, at least
 // one, and returns their number.
 func (db *DB) stage(group []*commit) int {
 	db.writer.staged = db.writer.staged[:0]
 	for i, c := range group {
-		if !db.writer.active.Fits(c.size) {
+		if !db.fits(c.size) {
 			return i
 		}
 		db.stageBatch(c)
@@ -252,7 +264,7 @@ func (db *DB) change(seg *segment.Segment, r *segment.Record) index.Change {
 }
 
 // commitStaged writes, syncs and publishes what was staged.
-func (db *DB) commitStaged(group []*commit) error {
+func (db *DB) commitStaged(commits int, sync bool) error {
 	if err := db.writer.active.Reserve(); err != nil {
 		db.writer.active.Discard()
 		return err
@@ -261,13 +273,13 @@ func (db *DB) commitStaged(group []*commit) error {
 		db.writer.broken = true
 		return err
 	}
-	if slices.ContainsFunc(group, func(c *commit) bool { return c.sync }) {
+	if sync {
 		if err := db.syncActive(); err != nil {
 			return err
 		}
 	}
 	db.index.Publish(db.writer.staged, db.writer.seq)
-	db.counters.commits.Add(uint64(len(group)))
+	db.counters.commits.Add(uint64(commits))
 	db.counters.records.Add(uint64(len(db.writer.staged)))
 	clear(db.writer.staged)
 	return nil
@@ -277,6 +289,9 @@ func (db *DB) commitStaged(group []*commit) error {
 // has dropped the error with the pages, and another try would succeed without
 // the bytes.
 func (db *DB) syncActive() error {
+	if db.writer.active == nil {
+		return nil
+	}
 	seg := db.writer.active.Segment()
 	if seg.Synced() == seg.Len() {
 		return nil
@@ -293,7 +308,7 @@ func (db *DB) syncActive() error {
 func (db *DB) Sync() error {
 	db.write.Lock()
 	defer db.write.Unlock()
-	if err := db.writable(); err != nil || db.writer.active == nil {
+	if err := db.writable(); err != nil {
 		return err
 	}
 	return writeError(db.syncActive())

@@ -2,6 +2,7 @@ package db
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
@@ -40,14 +41,7 @@ func (db *DB) compact(inputs []entry) error {
 	return err
 }
 
-func (c *compaction) isInput(id segment.ID) bool {
-	for _, in := range c.ids {
-		if in == id {
-			return true
-		}
-	}
-	return false
-}
+func (c *compaction) isInput(id segment.ID) bool { return slices.Contains(c.ids, id) }
 
 // run is the commit order of a compaction:
 //
@@ -80,15 +74,17 @@ func (c *compaction) run() error {
 	return nil
 }
 
-// commit replaces the inputs in the manifest. The active segment's durable
+// commit replaces the inputs in the manifest, which lists segments by the age
+// of their records. The active segment's durable
 // length goes with it: a follower may only lose the inputs together with
 // seeing what superseded their records.
 func (c *compaction) commit(m *manifest) {
 	m.nextID, m.nextSeq = c.db.writer.nextID, c.db.writer.seq+1
+	place := slices.IndexFunc(m.segments, func(e entry) bool { return c.isInput(e.id) })
 	m.drop(c.ids...)
 	if c.out != nil {
 		seg := c.out.Segment()
-		m.segments = append(m.segments, entry{
+		m.segments = slices.Insert(m.segments, place, entry{
 			id: seg.ID(), length: seg.Len(), salt: seg.Salt(), tally: c.out.Tally(),
 		})
 	}

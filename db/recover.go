@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
@@ -27,6 +26,13 @@ func (db *DB) recover() error {
 	m, err := readManifest(db.fs, names)
 	if err != nil {
 		return err
+	}
+	if m != nil {
+		// The run that renamed it may have been killed before it synced the
+		// directory. What is built on it now must not outlive it.
+		if err := db.fs.SyncDir(); err != nil {
+			return err
+		}
 	}
 	files := segmentFiles(names)
 	if m == nil {
@@ -105,6 +111,8 @@ func (db *DB) openStray(m *manifest, id segment.ID) (*segment.Segment, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	case err != nil:
 		return nil, nil
+	case segment.ID(h.File) != id:
+		return nil, nil // what the disk held there before
 	case h.Store != m.store:
 		return nil, &CorruptError{Path: path, Offset: 16, Reason: fmt.Sprintf("file of another store (%v)", h.Store)}
 	}
@@ -279,19 +287,13 @@ func (db *DB) copyTail(seg *segment.Segment, tail segment.Tail) (*entry, error) 
 func (db *DB) noteSeq(seq uint64) { db.writer.seq = max(db.writer.seq, seq) }
 
 // removeStrays removes temporary files and segments that are not in the
-// manifest. Nobody can need them, so a failure does not matter, except that
-// the manifest which does not name them must be there for good first: the run
-// that renamed it may have been killed before it synced the directory.
+// manifest. Nobody can need them, so a failure does not matter.
 func (db *DB) removeStrays(names []string) {
 	m := db.manifests.get()
-	strays := slices.DeleteFunc(names, func(name string) bool {
+	for _, name := range names {
 		id, isSegment := segment.ParseFileName(name)
-		return !segment.IsTempName(name) && (!isSegment || m.entry(id) != nil)
-	})
-	if len(strays) == 0 || db.fs.SyncDir() != nil {
-		return
-	}
-	for _, name := range strays {
-		db.fs.Remove(name)
+		if segment.IsTempName(name) || isSegment && m.entry(id) == nil {
+			db.fs.Remove(name)
+		}
 	}
 }

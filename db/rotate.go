@@ -9,17 +9,15 @@ import (
 // its first record, so a record in a file that no manifest names is proof of a
 // lost manifest.
 func (db *DB) rotate(size int64) error {
-	if db.writer.active != nil {
-		if err := db.syncActive(); err != nil {
-			return err
-		}
+	if err := db.syncActive(); err != nil {
+		return err
 	}
 	if db.manifests.get().generation == 0 {
 		if err := db.editManifest(func(*manifest) {}); err != nil {
 			return err
 		}
 	}
-	seg, w, err := db.createSegment(max(db.opts.SegmentSize, segment.HeaderSize+size))
+	seg, w, err := db.createSegment(max(db.opts.SegmentSize, segment.HeaderSize+size+segment.WatermarkSize))
 	if err != nil {
 		return err
 	}
