@@ -27,8 +27,11 @@ type commit struct {
 	ops  []op
 	size int64 // upper bound of the bytes in the segment
 	sync bool
-	err  error
 	wake chan bool // true: lead; false: done
+
+	// Set by the leader, read once woken.
+	published bool
+	err       error
 }
 
 type commitQueue struct {
@@ -117,7 +120,8 @@ func (q *commitQueue) handOver(group []*commit) {
 }
 
 // commitGroup commits a group, in as many parts as it takes segments. If one
-// part fails so do those behind it, which were judged by it.
+// part fails so does all that is not published yet, for it was judged by what
+// that part would have done.
 func (db *DB) commitGroup(group []*commit) {
 	db.write.Lock()
 	defer db.write.Unlock()
@@ -137,8 +141,11 @@ func (db *DB) commitGroup(group []*commit) {
 	for len(writing) > 0 {
 		n, err := db.commitPart(writing, sync)
 		if err != nil {
-			fail(writing, err)
+			fail(group, err)
 			return
+		}
+		for _, c := range writing[:n] {
+			c.published = true
 		}
 		writing = writing[n:]
 	}
@@ -147,7 +154,9 @@ func (db *DB) commitGroup(group []*commit) {
 
 func fail(group []*commit, err error) {
 	for _, c := range group {
-		c.err = writeError(err)
+		if !c.published {
+			c.err = writeError(err)
+		}
 	}
 }
 

@@ -125,9 +125,15 @@ func TestDropTombstones(t *testing.T) {
 	s.wantValue("7", "again")
 	s.wantAbsent("8")
 	s.delete("7")
-	s.delete("absent")
+	before := used(s.index)
+	for i := range 100 {
+		s.delete(fmt.Sprint("absent ", i))
+	}
 	if n := words(s.index); n != 0 {
 		t.Errorf("%d words for nothing", n)
+	}
+	if n := used(s.index); n > before {
+		t.Errorf("%d markers for keys that never were", n-before)
 	}
 }
 
@@ -190,6 +196,28 @@ func TestChurn(t *testing.T) {
 	}
 	if n := used(x); n > before+1 {
 		t.Errorf("one key took %d words", n-before)
+	}
+}
+
+// TestGrowth: tables are large enough, and not larger.
+func TestGrowth(t *testing.T) {
+	s := newStore(t)
+	var group []Change
+	live := make(map[string]Change)
+	for i := range 50_000 {
+		c := Change{Key: fmt.Append(nil, i), Ref: segment.MakeRef(0, 64), Seq: 1, Kind: segment.KindPut}
+		live[string(c.Key)] = c
+		if group = append(group, c); len(group) == 1000 {
+			s.index.Publish(group, 1)
+			group = group[:0]
+		}
+	}
+	s.wantBooks(live)
+	for shard := range s.index.tables {
+		size, fill := len(s.index.tables[shard].Load().words), s.index.fills[shard]
+		if fill.used > size*3/4 || fill.used < size/4 {
+			t.Errorf("shard %d: %d words in a table of %d", shard, fill.used, size)
+		}
 	}
 }
 
@@ -317,6 +345,11 @@ func TestLookupDoesNotAllocate(t *testing.T) {
 func TestSlotsComeBack(t *testing.T) {
 	s := newStore(t)
 	first := s.writer.Segment()
+	// A size that is not what the record really takes leaves Usage behind.
+	c := s.write(segment.NewPut([]byte("key"), nil, nil))
+	c.Size++
+	s.index.Publish([]Change{c}, s.seq)
+	s.delete("key")
 	second := s.rotate()
 	s.drop(first)
 	held := first
@@ -334,6 +367,9 @@ func TestSlotsComeBack(t *testing.T) {
 	}
 	if slot := s.rotate().Slot(); slot != 0 {
 		t.Errorf("slot %d after slot 0 came back", slot)
+	}
+	if u := s.index.Usage(0); u != (Usage{}) {
+		t.Errorf("a new segment begins with %+v", u)
 	}
 	runtime.KeepAlive(second)
 }

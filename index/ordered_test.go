@@ -283,6 +283,9 @@ func TestFeedFills(t *testing.T) {
 	for i := range 2*feedSize + 10 {
 		key := fmt.Sprintf("one by one %d", i)
 		live[key] = s.put(key, "")
+		if n := len(s.index.feed); n > feedSize {
+			t.Fatalf("%d changes in the feed", n)
+		}
 		key = fmt.Sprintf("at once %d", i)
 		live[key] = s.write(segment.NewPut([]byte(key), nil, nil))
 		group = append(group, live[key])

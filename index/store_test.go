@@ -178,6 +178,28 @@ func (s *store) wantBooks(live map[string]Change) {
 			s.t.Errorf("Usage(%d) = %+v, want %+v", slot, got, want[slot])
 		}
 	}
+	for shard, want := range s.index.fills {
+		if got := count(s.index.tables[shard].Load()); got != want {
+			s.t.Errorf("shard %d has %+v, accounts say %+v", shard, got, want)
+		}
+	}
+}
+
+func count(t *table) (f fill) {
+	if t == nil {
+		return f
+	}
+	for pos := range t.words {
+		switch t.load(pos) {
+		case empty:
+		case marker:
+			f.markers++
+			fallthrough
+		default:
+			f.used++
+		}
+	}
+	return f
 }
 
 // keySet makes keys that are hard to tell apart: every byte value, prefixes of
