@@ -24,12 +24,14 @@ import (
 
 // commit is one caller in the queue.
 type commit struct {
-	ops  []op
-	size int64 // upper bound of the bytes in the segment
-	sync bool
-	wake chan bool // true: lead; false: done
+	ops        []op
+	conditions []condition
+	size       int64 // upper bound of the bytes in the segment
+	sync       bool
+	wake       chan bool // true: lead; false: done
 
 	// Set by the leader, read once woken.
+	written   bool // records may have reached the disk
 	published bool
 	err       error
 }
@@ -46,9 +48,8 @@ const (
 )
 
 // commit brings the operations of one caller into the store.
-func (db *DB) commit(ops []op, mode SyncMode) error {
-	c, err := db.newCommit(ops, mode)
-	if err != nil || len(ops) == 0 {
+func (db *DB) commit(c *commit, mode SyncMode) error {
+	if err := db.prepare(c, mode); err != nil || len(c.ops) == 0 {
 		return err
 	}
 	if !db.queue.join(c) && !<-c.wake {
@@ -60,25 +61,26 @@ func (db *DB) commit(ops []op, mode SyncMode) error {
 	return c.err
 }
 
-func (db *DB) newCommit(ops []op, mode SyncMode) (*commit, error) {
+// prepare refuses what can't be stored.
+func (db *DB) prepare(c *commit, mode SyncMode) error {
 	if db.opts.ReadOnly {
-		return nil, ErrReadOnly
+		return ErrReadOnly
 	}
 	if mode == SyncDefault {
 		mode = db.opts.Sync
 	}
-	c := &commit{ops: ops, sync: mode == SyncAlways, wake: make(chan bool, 1)}
-	for i := range ops {
-		if ops[i].invalid != nil {
-			return nil, ops[i].invalid
+	c.sync, c.wake = mode == SyncAlways, make(chan bool, 1)
+	for i := range c.ops {
+		if c.ops[i].invalid != nil {
+			return c.ops[i].invalid
 		}
-		r := ops[i].record
+		r := c.ops[i].record
 		c.size += segment.MaxRecordSize(len(r.Key), len(r.Meta), len(r.Value))
 	}
-	if len(ops) > maxBatchRecords || c.size > maxBatchBytes {
-		return nil, ErrBatchTooLarge
+	if len(c.ops) > maxBatchRecords || c.size > maxBatchBytes {
+		return ErrBatchTooLarge
 	}
-	return c, nil
+	return nil
 }
 
 // join queues a commit and reports whether it has to lead.
@@ -154,7 +156,7 @@ func (db *DB) commitGroup(group []*commit) {
 
 func fail(group []*commit, err error) {
 	for _, c := range group {
-		if !c.published {
+		if !c.published && c.err == nil {
 			c.err = writeError(err)
 		}
 	}
@@ -171,31 +173,74 @@ func (db *DB) writable() error {
 	return nil
 }
 
-// judge decides, in queue order, what each operation finds: the values before
-// it in the group, and those in the index. It returns the commits that have
-// anything to write.
+// judge decides, in queue order, what each commit finds: the versions before it
+// in the group, and those in the index. It gives out sequence numbers, which
+// count as used once they are staged, and returns the commits that have anything
+// to write.
 func (db *DB) judge(group []*commit) (writing []*commit) {
-	overlay := make(map[string]bool) // keys of the group: is there a value?
+	overlay := make(map[string]Version) // of the keys of the group; zero if deleted
+	seq := db.writer.seq
 	for _, c := range group {
-		for i := range c.ops {
-			o := &c.ops[i]
-			o.result.Existed = db.exists(o.record.Key, overlay)
-			o.skip = o.record.Kind == segment.KindDelete && !o.result.Existed
-			overlay[string(o.record.Key)] = o.record.Kind != segment.KindDelete
+		if !db.holds(c.conditions, overlay) {
+			c.err = ErrPrecondition
+			continue
 		}
-		if slices.ContainsFunc(c.ops, func(o op) bool { return !o.skip }) {
+		before := seq
+		for i := range c.ops {
+			seq = db.judgeOp(&c.ops[i], overlay, seq)
+		}
+		if seq > before {
 			writing = append(writing, c)
 		}
 	}
 	return writing
 }
 
-func (db *DB) exists(key []byte, overlay map[string]bool) bool {
-	if exists, known := overlay[string(key)]; known {
-		return exists
+func (db *DB) holds(conditions []condition, overlay map[string]Version) bool {
+	for _, required := range conditions {
+		if db.version(required.key, overlay) != required.version {
+			return false
+		}
 	}
-	_, err := db.index.Lookup(db.state.Load().segs, key)
-	return err != index.ErrAbsent
+	return true
+}
+
+// judgeOp returns the last sequence number in use, which is that of the
+// operation if it writes a record.
+func (db *DB) judgeOp(o *op, overlay map[string]Version, seq uint64) uint64 {
+	r := o.record
+	o.result = Result{Existed: db.version(r.Key, overlay) != Version{}}
+	if o.skip = r.Kind == segment.KindDelete && !o.result.Existed; o.skip {
+		return seq
+	}
+	r.Seq = seq + 1
+	if r.Kind != segment.KindDelete {
+		o.result.Version = versionOf(r)
+	}
+	overlay[string(r.Key)] = o.result.Version
+	return r.Seq
+}
+
+// version is the present version of a key, zero if it has no value. Of a key
+// that can't be read only the sequence number is invented, so that it matches
+// nothing and counts as there.
+func (db *DB) version(key []byte, overlay map[string]Version) Version {
+	if v, known := overlay[string(key)]; known {
+		return v
+	}
+	hit, err := db.index.Lookup(db.state.Load().segs, key)
+	if err == index.ErrAbsent {
+		return Version{}
+	}
+	unreadable := Version{Seq: ^uint64(0)}
+	if err != nil {
+		return unreadable
+	}
+	r, err := hit.Segment.Read(hit.Offset)
+	if err != nil {
+		return unreadable
+	}
+	return versionOf(&r)
 }
 
 // commitPart commits as much of a group as fits the active segment and returns
@@ -205,7 +250,14 @@ func (db *DB) commitPart(group []*commit, sync bool) (int, error) {
 		return 0, err
 	}
 	n := db.stage(group)
-	return n, db.commitStaged(n, sync)
+	if err := db.writer.active.Reserve(); err != nil {
+		db.writer.active.Discard()
+		return 0, err
+	}
+	for _, c := range group[:n] {
+		c.written = true
+	}
+	return n, db.commitStaged(group[:n], sync)
 }
 
 // makeRoom makes sure that there is an active segment with so much room, and
@@ -239,7 +291,7 @@ func (db *DB) stage(group []*commit) int {
 	return len(group)
 }
 
-// stageBatch numbers the records of one commit and appends them.
+// stageBatch appends the records of one commit, as one batch.
 func (db *DB) stageBatch(c *commit) {
 	left := 0
 	for i := range c.ops {
@@ -254,14 +306,11 @@ func (db *DB) stageBatch(c *commit) {
 			continue
 		}
 		left--
-		db.writer.seq++
 		r := o.record
 		r.Flags = r.Flags&^segment.FlagFirst | first
-		r.Left, r.Seq, first = uint16(left), db.writer.seq, 0
+		r.Left, first = uint16(left), 0
+		db.writer.seq = r.Seq
 		db.writer.active.Append(r)
-		if r.Kind != segment.KindDelete {
-			o.result.Version = versionOf(r)
-		}
 		db.writer.staged = append(db.writer.staged, db.change(db.writer.active.Segment(), r))
 	}
 }
@@ -273,11 +322,7 @@ func (db *DB) change(seg *segment.Segment, r *segment.Record) index.Change {
 }
 
 // commitStaged writes, syncs and publishes what was staged.
-func (db *DB) commitStaged(commits int, sync bool) error {
-	if err := db.writer.active.Reserve(); err != nil {
-		db.writer.active.Discard()
-		return err
-	}
+func (db *DB) commitStaged(group []*commit, sync bool) error {
 	if err := db.writer.active.Write(); err != nil {
 		db.writer.broken = true
 		return err
@@ -287,10 +332,28 @@ func (db *DB) commitStaged(commits int, sync bool) error {
 			return err
 		}
 	}
+	if err := db.holdBlobs(group); err != nil {
+		return err
+	}
 	db.index.Publish(db.writer.staged, db.writer.seq)
-	db.counters.commits.Add(uint64(commits))
+	db.counters.commits.Add(uint64(len(group)))
 	db.counters.records.Add(uint64(len(db.writer.staged)))
 	clear(db.writer.staged)
+	return nil
+}
+
+// holdBlobs makes the active segment hold the blobs of a group.
+func (db *DB) holdBlobs(group []*commit) error {
+	seg := db.writer.active.Segment()
+	for _, c := range group {
+		for i := range c.ops {
+			r := c.ops[i].record
+			if err := db.blobs.hold(seg, r, seg.Store()); err != nil {
+				return err
+			}
+			db.blobs.count(r, 1)
+		}
+	}
 	return nil
 }
 

@@ -19,6 +19,8 @@ type compaction struct {
 
 	out   *segment.Writer // nil while nothing had to be kept
 	moves []index.Move
+
+	left, kept []segment.Record // the blobrefs among the inputs, and those copied
 }
 
 const copyStep = 1 << 20 // bytes copied between two writes
@@ -69,6 +71,7 @@ func (c *compaction) run() error {
 	if err := c.db.editManifest(c.commit); err != nil {
 		return err
 	}
+	c.countBlobs()
 	c.db.index.Repoint(c.resolve())
 	c.db.retire(c.ids...)
 	return nil
@@ -100,6 +103,9 @@ func (c *compaction) copyAll() error {
 		for r, err := range in.Records(segment.HeaderSize, e.length) {
 			if err != nil {
 				return err
+			}
+			if r.Kind == segment.KindBlobRef {
+				c.left = append(c.left, r)
 			}
 			if !c.needed(st, in, &r) {
 				continue
@@ -141,12 +147,29 @@ func (c *compaction) copy(in *segment.Segment, r *segment.Record) error {
 		}
 		c.out = w
 	}
+	if r.Kind == segment.KindBlobRef {
+		c.kept = append(c.kept, *r)
+	}
+	if err := c.db.blobs.hold(c.out.Segment(), r, in.Store()); err != nil {
+		return err
+	}
 	from := in.Ref(r.Offset)
 	if err := appendCopy(c.out, r); err != nil {
 		return err
 	}
 	c.moves = append(c.moves, index.Move{Key: r.Key, Old: from, New: segment.Ref(r.Offset), Size: r.End - r.Offset})
 	return nil
+}
+
+// countBlobs notes which blobs the manifest's segments name now. One that only
+// the inputs named goes with them.
+func (c *compaction) countBlobs() {
+	for i := range c.kept {
+		c.db.blobs.count(&c.kept[i], 1)
+	}
+	for i := range c.left {
+		c.db.blobs.count(&c.left[i], -1)
+	}
 }
 
 // resolve turns the offsets in moves into Refs, now that the output has a slot.

@@ -20,6 +20,7 @@ type DB struct {
 	// Synchronised by themselves.
 	index     *index.Index
 	manifests *manifestOwner
+	blobs     *blobs
 	queue     commitQueue
 	handles   handles
 	counters  counters
@@ -39,7 +40,7 @@ type writer struct {
 	active *segment.Writer // nil before the first write
 	broken bool            // active can't be appended to any more
 	poison error           // a failed sync: no more writes in this run
-	seq    uint64          // last sequence number given out
+	seq    uint64          // last sequence number in a segment
 	nextID segment.ID      // of the next file
 	staged []index.Change  // of the group under way
 	timers timers
@@ -64,7 +65,11 @@ func Open(dir string, o *Options) (*DB, error) {
 		}
 		fsys = d
 	}
-	db := &DB{fs: fsys, opts: opts, index: index.New(index.Options{KeepTombstones: opts.ReadOnly})}
+	db := &DB{
+		fs: fsys, opts: opts,
+		index: index.New(index.Options{KeepTombstones: opts.ReadOnly}),
+		blobs: newBlobs(fsys, !opts.ReadOnly),
+	}
 	db.state.Store(&state{})
 	if opts.ReadOnly {
 		if err := db.openFollower(); err != nil {

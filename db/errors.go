@@ -20,6 +20,8 @@ var (
 	ErrKeySize             = fmt.Errorf("key must have 1 to %d bytes", segment.MaxKey)
 	ErrValueTooLarge       = fmt.Errorf("value is larger than %d bytes", MaxValue)
 	ErrBatchTooLarge       = fmt.Errorf("batch is larger than %d bytes or %d records", maxBatchBytes, maxBatchRecords)
+	ErrPrecondition        = errors.New("precondition failed")
+	ErrSize                = errors.New("value is not as long as it was said to be")
 	ErrPinnedSpace         = errors.New("out of segment slots: open handles hold too many old segments")
 
 	// ErrLocked says that another writer, in this process or another, has
@@ -29,6 +31,10 @@ var (
 	// ErrNewer says that the store needs a newer version of crowfly.
 	ErrNewer = segment.ErrNewer
 )
+
+// errParts is about a blobref with several extents, which are for uploads in
+// parts.
+var errParts = errors.New("value in several blobs: not supported by this version")
 
 // CorruptError reports damage: bytes once proven durable are not what was
 // written. Get it with errors.As. Nothing on disk has been changed.

@@ -33,8 +33,10 @@ func (db *DB) openFollower() error {
 	if err != nil {
 		return err
 	}
-	if _, ok := latestGeneration(names); !ok && len(segmentFiles(names)) > 0 {
-		return &CorruptError{Path: db.fs.Path(), Reason: "there are segments but no manifest"}
+	if _, ok := latestGeneration(names); !ok {
+		if err := db.checkNew(names); err != nil {
+			return err
+		}
 	}
 	if err := db.refresh(); err != nil {
 		return err

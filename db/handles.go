@@ -3,14 +3,32 @@ package db
 import (
 	"errors"
 	"fmt"
+	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/crowfly/crowfly/segment/vfs"
 )
 
 // ErrOpenHandles is returned by Close if Values or Snapshots are still open.
 // The store is closed all the same, and they stay valid.
 var ErrOpenHandles = errors.New("handles still open")
+
+const (
+	kindValue    = "value"
+	kindSnapshot = "snapshot"
+)
+
+// Handle is an open Value or Snapshot in Stats.
+type Handle struct {
+	Kind   string // value or snapshot
+	Key    string // of a value
+	Age    time.Duration
+	Site   string // where it was made: function, file and line
+	Leaked bool   // dropped without Close; its memory stays mapped
+}
 
 // handle is what the store knows of an open Value or Snapshot. The registry
 // refers to it and it refers to what the user's slices lie in, so that a
@@ -18,9 +36,12 @@ var ErrOpenHandles = errors.New("handles still open")
 // nothing.
 type handle struct {
 	kind   string
+	key    string
 	since  time.Time
+	site   [4]uintptr
 	holds  any
 	closed atomic.Bool
+	leaked atomic.Bool
 }
 
 type handles struct {
@@ -28,8 +49,10 @@ type handles struct {
 	open map[*handle]struct{}
 }
 
-func (h *handles) add(kind string, holds any) *handle {
-	n := &handle{kind: kind, since: time.Now(), holds: holds}
+// add registers a handle that is made for a caller of the package.
+func (h *handles) add(kind string, key []byte, holds any) *handle {
+	n := &handle{kind: kind, key: string(key), since: time.Now(), holds: holds}
+	runtime.Callers(3, n.site[:])
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.open == nil {
@@ -38,6 +61,11 @@ func (h *handles) add(kind string, holds any) *handle {
 	h.open[n] = struct{}{}
 	return n
 }
+
+// watch notices when the user's side of a handle is dropped.
+func watch[T any](outer *T, n *handle) { vfs.Own(outer, (*handle).dropped, n) }
+
+func (n *handle) dropped() { n.leaked.Store(!n.closed.Load()) }
 
 func (h *handles) close(n *handle) {
 	if n.closed.Swap(true) {
@@ -48,26 +76,42 @@ func (h *handles) close(n *handle) {
 	delete(h.open, n)
 }
 
-// count returns the open handles by kind, and the age of the oldest.
-func (h *handles) count() (values, snapshots int, oldest time.Duration) {
+// list describes the open handles.
+func (h *handles) list() (list []Handle) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for n := range h.open {
-		if n.kind == "value" {
-			values++
-		} else {
-			snapshots++
-		}
-		oldest = max(oldest, time.Since(n.since))
+		list = append(list, Handle{
+			Kind: n.kind, Key: n.key, Age: time.Since(n.since),
+			Site: n.where(), Leaked: n.leaked.Load(),
+		})
 	}
-	return values, snapshots, oldest
+	return list
+}
+
+// where is the first caller outside this package.
+func (n *handle) where() string {
+	frames := runtime.CallersFrames(n.site[:])
+	for {
+		f, more := frames.Next()
+		if !strings.HasPrefix(f.Function, "github.com/crowfly/crowfly/db.(*") || !more {
+			return fmt.Sprintf("%s %s:%d", f.Function, f.File, f.Line)
+		}
+	}
 }
 
 // stillOpen is the error of Close.
 func (h *handles) stillOpen() error {
-	values, snapshots, oldest := h.count()
-	if values+snapshots == 0 {
+	list := h.list()
+	if len(list) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%w: %d values, %d snapshots, the oldest for %v", ErrOpenHandles, values, snapshots, oldest.Round(time.Millisecond))
+	oldest := list[0]
+	for _, n := range list {
+		if n.Age > oldest.Age {
+			oldest = n
+		}
+	}
+	return fmt.Errorf("%w: %d, the oldest a %s made %v ago by %s",
+		ErrOpenHandles, len(list), oldest.Kind, oldest.Age.Round(time.Millisecond), oldest.Site)
 }

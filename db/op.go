@@ -1,6 +1,9 @@
 package db
 
 import (
+	"bytes"
+	"context"
+
 	"github.com/crowfly/crowfly/segment"
 )
 
@@ -18,7 +21,7 @@ func newPut(key, value []byte, m *Metadata) op {
 	if err := checkKey(key); err != nil {
 		return op{invalid: withKey("put", key, err)}
 	}
-	if len(value) > MaxValue {
+	if len(value) > MaxBatchValue {
 		return op{invalid: withKey("put", key, ErrValueTooLarge)}
 	}
 	var meta []byte
@@ -45,33 +48,56 @@ func checkKey(key []byte) error {
 	return nil
 }
 
+// condition is what a write requires of a key. The zero Version means that
+// the key has no value: sequence numbers begin at 1.
+type condition struct {
+	key     []byte
+	version Version
+}
+
+func (o *PutOptions) conditions(key []byte) (list []condition) {
+	if o.IfAbsent {
+		list = append(list, condition{key: key})
+	}
+	if o.IfMatch != nil {
+		list = append(list, condition{key, *o.IfMatch})
+	}
+	return list
+}
+
 // Put stores a value under a key, replacing the one before. When it returns
 // nil the write is as durable as the store or o promises. After any other
-// error but those about the arguments, whether it took place is unknown until
-// the store is reopened. The key and value are not used after it returns. A
-// nil o means defaults. Safe for concurrent use, like all methods of DB.
+// error but those about the arguments and conditions, whether it took place is
+// unknown until the store is reopened. The key and value are not used after it
+// returns. A nil o means defaults. Safe for concurrent use, like all methods
+// of DB.
 func (db *DB) Put(key, value []byte, o *PutOptions) error {
 	o = o.orDefault()
-	ops := []op{newPut(key, value, o.Metadata)}
-	return withKey("put", key, db.commit(ops, o.Sync))
+	if len(value) >= blobSize {
+		_, err := db.PutReader(context.Background(), key, bytes.NewReader(value), int64(len(value)), o)
+		return err
+	}
+	c := &commit{ops: []op{newPut(key, value, o.Metadata)}, conditions: o.conditions(key)}
+	return withKey("put", key, db.commit(c, o.Sync))
 }
 
 // Delete removes a key. It returns ErrNotFound if the key has no value, and
 // is durable like Put.
 func (db *DB) Delete(key []byte, o *PutOptions) error {
-	ops := []op{newDelete(key)}
-	err := db.commit(ops, o.orDefault().Sync)
-	if err == nil && !ops[0].result.Existed {
+	o = o.orDefault()
+	c := &commit{ops: []op{newDelete(key)}, conditions: o.conditions(key)}
+	err := db.commit(c, o.Sync)
+	if err == nil && !c.ops[0].result.Existed {
 		err = ErrNotFound
 	}
 	return withKey("delete", key, err)
 }
 
 // Apply makes all changes of a batch at once: after a crash all or none of
-// them are there, and no reader ever sees some of them only. Metadata in o is
-// not used.
+// them are there, and no reader ever sees some of them only. Of o only Sync is
+// used.
 func (db *DB) Apply(b *Batch, o *PutOptions) error {
-	return db.commit(b.ops, o.orDefault().Sync)
+	return db.commit(&commit{ops: b.ops, conditions: b.conditions}, o.orDefault().Sync)
 }
 
 func (o *PutOptions) orDefault() *PutOptions {

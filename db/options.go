@@ -10,7 +10,14 @@ import (
 // Limits of one store, in bytes unless said otherwise.
 const (
 	MaxKey   = segment.MaxKey
-	MaxValue = 48 << 20 // of one Put
+	MaxValue = segment.MaxValueLen
+
+	// MaxBatchValue bounds a value in a Batch. A larger one is put alone.
+	MaxBatchValue = 48 << 20
+
+	// blobSize is the size from which a value that is put alone gets a file
+	// of its own. Below it, it is held in memory until it is committed.
+	blobSize = 16 << 20
 
 	maxBatchBytes   = 64 << 20 // encoded
 	maxBatchRecords = 65536
@@ -71,8 +78,14 @@ type Options struct {
 
 // PutOptions for one Put, Delete or Apply.
 type PutOptions struct {
-	// Metadata describes the value of a Put.
+	// Metadata describes the value of a put.
 	Metadata *Metadata
+
+	// IfAbsent makes the write fail with ErrPrecondition if the key has a
+	// value, IfMatch if it has none or another version. They are judged at
+	// the moment of the write.
+	IfAbsent bool
+	IfMatch  *Version
 
 	// Sync overrides the mode of the store. Batches that are committed
 	// together with one that asks for SyncAlways are synced with it.

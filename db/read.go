@@ -10,30 +10,66 @@ import (
 // Get appends the value of a key to dst. The value has been verified and is
 // the caller's for good.
 func (db *DB) Get(dst, key []byte) ([]byte, error) {
-	hit, err := db.lookup(key)
-	if err != nil {
-		return dst, withKey("get", key, err)
-	}
-	dst, err = appendVerified(dst, hit.Segment, hit.Offset)
-	runtime.KeepAlive(hit.Segment)
+	err := db.retry(key, func(hit index.Hit) (err error) {
+		dst, err = db.appendVerified(dst, hit.Segment, hit.Offset)
+		return err
+	})
 	return dst, withKey("get", key, err)
 }
 
-// View calls fn with the value of a key: a slice of the mapped segment, with
-// no copy and no allocation. It is valid until fn returns and must not be
-// written to. The error of fn is returned.
+// View calls fn with the value of a key: a slice of the mapped file, with no
+// copy and, for values in segments, no allocation. It is valid until fn returns
+// and must not be written to. The error of fn is returned.
 func (db *DB) View(key []byte, fn func(value []byte) error) error {
 	hit, err := db.lookup(key)
 	if err != nil {
 		return withKey("view", key, err)
 	}
-	value, err := db.verified(hit)
+	r, err := db.verified(hit)
 	if err != nil {
 		return withKey("view", key, err)
 	}
-	err = fn(value)
+	if r.Kind == segment.KindBlobRef {
+		return db.viewBlob(key, fn)
+	}
+	err = fn(r.Value)
 	runtime.KeepAlive(hit.Segment)
 	return err
+}
+
+func (db *DB) viewBlob(key []byte, fn func(value []byte) error) error {
+	v, err := db.Value(key)
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	value, err := v.Bytes()
+	if err != nil {
+		return err
+	}
+	return fn(value)
+}
+
+// retry looks a key up and calls use with what it finds. A blob that is gone
+// by then was superseded: the key is looked up once more.
+func (db *DB) retry(key []byte, use func(index.Hit) error) error {
+	for again := true; ; again = false {
+		hit, err := db.lookup(key)
+		if err != nil {
+			return err
+		}
+		err = use(hit)
+		runtime.KeepAlive(hit.Segment)
+		if !isNotExist(err) {
+			return err
+		}
+		if !again {
+			return hit.Segment.Damage(hit.Offset, err.Error())
+		}
+		if err := db.Refresh(); err != nil {
+			return err
+		}
+	}
 }
 
 // lookup finds the record of a key. The state is loaded before the index is
@@ -62,24 +98,24 @@ func (db *DB) lookup(key []byte) (index.Hit, error) {
 	}
 }
 
-// verified returns the value of a hit, checked as the options say.
-func (db *DB) verified(hit index.Hit) ([]byte, error) {
+// verified returns the record of a hit, checked as the options say.
+func (db *DB) verified(hit index.Hit) (segment.Record, error) {
 	if db.trusted(hit) {
-		r, err := hit.Segment.Peek(hit.Offset)
-		return r.Value, err
+		return hit.Segment.Peek(hit.Offset)
 	}
 	r, err := hit.Segment.Read(hit.Offset)
 	if err != nil {
-		return nil, err
+		return r, err
 	}
-	if r.Flags&segment.FlagChunked != 0 && db.opts.Verify == VerifyFirst {
-		return r.Value, hit.Segment.VerifyRange(&r, 0, int64(len(r.Value)))
+	if r.Flags&segment.FlagChunked != 0 {
+		p := hit.Segment.Payload(&r)
+		return r, p.Verify(0, int64(len(r.Value)), db.opts.Verify == VerifyFirst)
 	}
 	if err := r.VerifyValue(); err != nil {
-		return nil, hit.Segment.Damage(r.Offset, err.Error())
+		return r, hit.Segment.Damage(r.Offset, err.Error())
 	}
 	hit.MarkVerified(r.End)
-	return r.Value, nil
+	return r, nil
 }
 
 // trusted reports whether the record of a hit needs no check on this read.
@@ -87,17 +123,33 @@ func (db *DB) trusted(hit index.Hit) bool {
 	return db.opts.Verify == VerifyNever || db.opts.Verify == VerifyFirst && hit.Verified()
 }
 
+// payload finds the value of a record from Read. It fails with fs.ErrNotExist
+// if that is a blob which is gone.
+func (db *DB) payload(seg *segment.Segment, r *segment.Record) (segment.Payload, error) {
+	if r.Kind != segment.KindBlobRef {
+		return seg.Payload(r), nil
+	}
+	list, err := extentsOf(seg, r)
+	if err != nil {
+		return segment.Payload{}, err
+	}
+	return seg.Blob(list[0].Blob).Payload()
+}
+
 // appendVerified appends a copy of a value and verifies the copy.
-func appendVerified(dst []byte, seg *segment.Segment, off int64) ([]byte, error) {
+func (db *DB) appendVerified(dst []byte, seg *segment.Segment, off int64) ([]byte, error) {
 	r, err := seg.Read(off)
 	if err != nil {
 		return dst, err
 	}
+	p, err := db.payload(seg, &r)
+	if err != nil {
+		return dst, err
+	}
 	n := len(dst)
-	dst = append(dst, r.Value...)
-	r.Value = dst[n:]
-	if err := r.VerifyValue(); err != nil {
-		return dst[:n], seg.Damage(off, err.Error())
+	dst = append(dst, p.Bytes...)
+	if err := p.VerifyCopy(dst[n:]); err != nil {
+		return dst[:n], err
 	}
 	return dst, nil
 }

@@ -66,7 +66,9 @@ func TestKeySize(t *testing.T) {
 	longest := string(make([]byte, MaxKey))
 	mustPut(t, db, longest, "v")
 	mustGet(t, db, longest, "v")
-	if err := db.Put([]byte("k"), make([]byte, MaxValue+1), nil); !errors.Is(err, ErrValueTooLarge) {
+	var b Batch
+	b.Put([]byte("k"), make([]byte, MaxBatchValue+1), nil)
+	if err := db.Apply(&b, nil); !errors.Is(err, ErrValueTooLarge) {
 		t.Error(err)
 	}
 }

@@ -34,17 +34,21 @@ func (db *DB) recover() error {
 			return err
 		}
 	}
-	files := segmentFiles(names)
 	if m == nil {
-		if len(files) > 0 {
-			return &CorruptError{Path: db.fs.Path(), Reason: fmt.Sprintf("there is %s but no manifest", files[0].FileName())}
+		if err := db.checkNew(names); err != nil {
+			return err
 		}
 		m = &manifest{store: segment.NewStoreID(), nextID: 1, nextSeq: 1}
 	}
 	db.manifests = &manifestOwner{fs: db.fs, current: m, epoch: m.epoch + 1}
 	db.writer.seq = m.nextSeq - 1
 	db.writer.nextID = m.nextID
-	if err := db.checkStrays(m, files); err != nil {
+	for _, name := range names {
+		if id, ok := parseID(name); ok {
+			db.writer.nextID = max(db.writer.nextID, id+1)
+		}
+	}
+	if err := db.checkStrays(m, segmentFiles(names)); err != nil {
 		return err
 	}
 	if err := db.loadSealed(m); err != nil {
@@ -57,6 +61,24 @@ func (db *DB) recover() error {
 	db.index.DropTombstones()
 	db.index.Publish(nil, db.writer.seq)
 	return nil
+}
+
+// checkNew refuses a directory that has lost its manifest.
+func (db *DB) checkNew(names []string) error {
+	for _, name := range names {
+		if _, ok := parseID(name); ok {
+			return &CorruptError{Path: db.fs.Path(), Reason: fmt.Sprintf("there is %s but no manifest", name)}
+		}
+	}
+	return nil
+}
+
+// parseID returns the number of a segment or a blob.
+func parseID(name string) (segment.ID, bool) {
+	if id, ok := segment.ParseFileName(name); ok {
+		return id, true
+	}
+	return segment.ParseBlobName(name)
 }
 
 func segmentFiles(names []string) (ids []segment.ID) {
@@ -74,7 +96,6 @@ func segmentFiles(names []string) (ids []segment.ID) {
 // out yet was acknowledged by a run whose manifest is gone.
 func (db *DB) checkStrays(m *manifest, files []segment.ID) error {
 	for _, id := range files {
-		db.writer.nextID = max(db.writer.nextID, id+1)
 		if m.entry(id) != nil {
 			continue
 		}
@@ -181,9 +202,14 @@ func (db *DB) readRecords(seg *segment.Segment, from, to int64) (changes []index
 			return nil, t, err
 		}
 		t.Add(&r)
-		if r.Kind != segment.KindWatermark {
-			changes = append(changes, db.change(seg, &r))
+		if r.Kind == segment.KindWatermark {
+			continue
 		}
+		if err := db.blobs.hold(seg, &r, seg.Store()); err != nil {
+			return nil, t, err
+		}
+		db.blobs.count(&r, 1)
+		changes = append(changes, db.change(seg, &r))
 	}
 	return changes, t, nil
 }
@@ -286,13 +312,14 @@ func (db *DB) copyTail(seg *segment.Segment, tail segment.Tail) (*entry, error) 
 
 func (db *DB) noteSeq(seq uint64) { db.writer.seq = max(db.writer.seq, seq) }
 
-// removeStrays removes temporary files and segments that are not in the
-// manifest. Nobody can need them, so a failure does not matter.
+// removeStrays removes temporary files, segments that are not in the manifest
+// and blobs that no record names. Nobody can need them, so a failure does not
+// matter.
 func (db *DB) removeStrays(names []string) {
 	m := db.manifests.get()
 	for _, name := range names {
 		id, isSegment := segment.ParseFileName(name)
-		if segment.IsTempName(name) || isSegment && m.entry(id) == nil {
+		if segment.IsTempName(name) || isSegment && m.entry(id) == nil || db.blobs.stray(name) {
 			db.fs.Remove(name)
 		}
 	}

@@ -12,10 +12,8 @@ func (db *DB) rotate(size int64) error {
 	if err := db.syncActive(); err != nil {
 		return err
 	}
-	if db.manifests.get().generation == 0 {
-		if err := db.editManifest(func(*manifest) {}); err != nil {
-			return err
-		}
+	if err := db.establish(); err != nil {
+		return err
 	}
 	seg, w, err := db.createSegment(max(db.opts.SegmentSize, segment.HeaderSize+size+segment.WatermarkSize))
 	if err != nil {
@@ -40,6 +38,15 @@ func (db *DB) rotate(size int64) error {
 		db.afterSeal(old)
 	}
 	return nil
+}
+
+// establish gives a new store its first manifest, and with it its identity,
+// before any other file.
+func (db *DB) establish() error {
+	if db.manifests.get().generation > 0 {
+		return nil
+	}
+	return db.editManifest(func(*manifest) {})
 }
 
 // createSegment makes the file of the next segment. A number is used up even

@@ -30,7 +30,8 @@ func (db *DB) Snapshot() (*Snapshot, error) {
 	if s.state == nil {
 		return nil, ErrClosed
 	}
-	s.handle = db.handles.add("snapshot", s.state)
+	s.handle = db.handles.add(kindSnapshot, nil, s.state)
+	watch(s, s.handle)
 	return s, nil
 }
 
@@ -48,7 +49,7 @@ func (s *Snapshot) Len() int { return s.ordered.Len() }
 func (s *Snapshot) Get(dst, key []byte) ([]byte, error) {
 	seg, off, err := s.lookup(key)
 	if err == nil {
-		dst, err = appendVerified(dst, seg, off)
+		dst, err = s.db.appendVerified(dst, seg, off)
 	}
 	return dst, withKey("get", key, err)
 }
@@ -167,7 +168,7 @@ type Entry struct {
 func (e *Entry) Err() error { return e.err }
 
 // Size of the value in bytes.
-func (e *Entry) Size() int64 { return int64(len(e.record.Value)) }
+func (e *Entry) Size() int64 { return e.record.ValueSize() }
 
 // Version of the value.
 func (e *Entry) Version() Version { return versionOf(&e.record) }
@@ -187,10 +188,13 @@ func (e *Entry) Bytes() ([]byte, error) { return e.db.verifiedAt(e.seg, e.record
 // verifiedAt returns a value for which there is no word in the index to keep
 // the verified bit in: it is checked each time.
 func (db *DB) verifiedAt(seg *segment.Segment, off int64) ([]byte, error) {
-	if db.opts.Verify == VerifyNever {
-		r, err := seg.Peek(off)
-		return r.Value, err
+	r, err := seg.Read(off)
+	if err != nil {
+		return nil, err
 	}
-	r, err := seg.Verify(off)
-	return r.Value, err
+	p, err := db.payload(seg, &r)
+	if err != nil || db.opts.Verify == VerifyNever {
+		return p.Bytes, err
+	}
+	return p.Bytes, p.Verify(0, int64(len(p.Bytes)), db.opts.Verify == VerifyFirst)
 }

@@ -1,8 +1,6 @@
 package db
 
 import (
-	"time"
-
 	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs"
 )
@@ -21,10 +19,9 @@ type Stats struct {
 	Records uint64 // puts and tombstones among them
 	Syncs   uint64 // datasyncs they took
 
-	// Open handles.
-	Values       int
-	Snapshots    int
-	OldestHandle time.Duration
+	Handles   []Handle // open Values and Snapshots
+	Values    int      // how many of them are Values
+	Snapshots int
 
 	Maps vfs.Maps // of the whole process
 }
@@ -49,7 +46,14 @@ func (db *DB) Stats() Stats {
 		Syncs:    db.counters.syncs.Load(),
 		Maps:     vfs.MapStats(),
 	}
-	s.Values, s.Snapshots, s.OldestHandle = db.handles.count()
+	s.Handles = db.handles.list()
+	for _, h := range s.Handles {
+		if h.Kind == kindValue {
+			s.Values++
+		} else {
+			s.Snapshots++
+		}
+	}
 	m := db.currentManifest()
 	s.Generation = m.generation
 	if st := db.state.Load(); st != nil {

@@ -12,9 +12,10 @@ import (
 const ChunkedAbove = 1 << 20
 
 const (
-	defaultChunkLog = 18 // 256 KiB
-	minChunkLog     = 12
-	maxChunkLog     = 30
+	recordChunkLog = 18 // 256 KiB: of values in records
+	blobChunkLog   = 20 // 1 MiB: of blobs, so that the table of 1 TiB is 8 MiB
+	minChunkLog    = 12
+	maxChunkLog    = 30
 )
 
 // A ChunkTable holds the checksums of a large value's chunks, as it lies on
@@ -30,16 +31,48 @@ func chunkTableSize(valLen uint64, log uint) int64 {
 	return 8 + 8*int64((valLen+1<<log-1)>>log)
 }
 
-// SumChunks computes the table of a value.
+// SumChunks computes the table of a value in a record.
 func SumChunks(value []byte) ChunkTable {
-	t := make(ChunkTable, 0, chunkTableSize(uint64(len(value)), defaultChunkLog))
-	t = binary.LittleEndian.AppendUint64(t, defaultChunkLog)
-	for len(value) > 0 {
-		n := min(len(value), 1<<defaultChunkLog)
-		t = binary.LittleEndian.AppendUint64(t, xxhash.Sum64(value[:n]))
-		value = value[n:]
+	c := newChunkSummer(recordChunkLog)
+	c.add(value)
+	return c.finish()
+}
+
+// chunkSummer computes the table of a value that comes in pieces.
+type chunkSummer struct {
+	table ChunkTable
+	sum   xxhash.Digest // of the chunk under way
+	room  int64         // bytes that chunk still takes
+}
+
+func newChunkSummer(log uint) *chunkSummer {
+	c := &chunkSummer{table: binary.LittleEndian.AppendUint64(nil, uint64(log)), room: 1 << log}
+	c.sum.Reset()
+	return c
+}
+
+func (c *chunkSummer) add(p []byte) {
+	for len(p) > 0 {
+		n := min(int64(len(p)), c.room)
+		c.sum.Write(p[:n])
+		p = p[n:]
+		if c.room -= n; c.room == 0 {
+			c.endChunk()
+		}
 	}
-	return t
+}
+
+func (c *chunkSummer) endChunk() {
+	c.table = binary.LittleEndian.AppendUint64(c.table, c.sum.Sum64())
+	c.sum.Reset()
+	c.room = c.table.ChunkSize()
+}
+
+func (c *chunkSummer) finish() ChunkTable {
+	if c.room < c.table.ChunkSize() {
+		c.endChunk()
+	}
+	return c.table
 }
 
 // readChunkLog bounds the first word of a table before anything uses it.
@@ -53,6 +86,9 @@ func (t ChunkTable) Chunks() int { return len(t)/8 - 1 }
 
 // ChunkSize is the size in bytes of every chunk but the last.
 func (t ChunkTable) ChunkSize() int64 { return 1 << binary.LittleEndian.Uint64(t) }
+
+// Sum is the checksum of the value: that of the table.
+func (t ChunkTable) Sum() uint64 { return xxhash.Sum64(t) }
 
 // Verify checks chunk i of the value.
 func (t ChunkTable) Verify(value []byte, i int) error {

@@ -89,10 +89,17 @@ func NewPut(key, meta, value []byte) *Record {
 	if len(value) > ChunkedAbove {
 		r.Flags |= FlagChunked
 		r.Table = SumChunks(value)
-		r.Sum = xxhash.Sum64(r.Table)
+		r.Sum = r.Table.Sum()
 	} else {
 		r.Sum = xxhash.Sum64(value)
 	}
+	return r
+}
+
+// NewBlobRef makes a record whose value lies in blobs.
+func NewBlobRef(key, meta []byte, list []BlobExtent) *Record {
+	r := NewPut(key, meta, AppendBlobExtents(nil, list))
+	r.Kind = KindBlobRef
 	return r
 }
 
@@ -114,7 +121,7 @@ func NewWatermark(seq uint64) *Record {
 func MaxRecordSize(keyLen, metaLen, valLen int) int64 {
 	size := int64(recordHead + keyLen + metaLen + expirySize + valLen + 2*alignment)
 	if valLen > ChunkedAbove {
-		size += chunkTableSize(uint64(valLen), defaultChunkLog)
+		size += chunkTableSize(uint64(valLen), recordChunkLog)
 	}
 	return size
 }
@@ -276,7 +283,7 @@ func decode(data []byte, off int64, salt uint64) (Record, error) {
 	if err := r.check(); err != nil {
 		return r, err
 	}
-	if r.Flags&FlagChunked != 0 && xxhash.Sum64(r.Table) != r.Sum {
+	if r.Flags&FlagChunked != 0 && r.Table.Sum() != r.Sum {
 		return r, errTableSum
 	}
 	if !isZero(data[l.metaEnd:l.value]) || !isZero(data[l.value+int64(len(r.Value)):l.table]) {
@@ -323,6 +330,16 @@ func (r *Record) check() error {
 // ValueOffset is where the value begins in the file.
 func (r *Record) ValueOffset() int64 {
 	return r.place(r.Offset, len(r.Key), r.metaLen(), uint64(len(r.Value))).value
+}
+
+// ValueSize is the size of the value that the record stands for. Of a blobref
+// that can't be read it is 0.
+func (r *Record) ValueSize() int64 {
+	if r.Kind != KindBlobRef {
+		return int64(len(r.Value))
+	}
+	_, size, _ := DecodeBlobExtents(r.Value)
+	return int64(size)
 }
 
 // VerifyValue checks the value and the padding before it against the record's

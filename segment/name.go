@@ -15,6 +15,7 @@ const (
 	LockName       = "LOCK"
 	manifestPrefix = "MANIFEST-"
 	segmentSuffix  = ".seg"
+	blobSuffix     = ".blob"
 	tempPrefix     = "tmp-"
 )
 
@@ -22,8 +23,17 @@ const (
 func (id ID) FileName() string { return fmt.Sprintf("%016x%s", uint64(id), segmentSuffix) }
 
 // ParseFileName is the inverse of FileName; ok is false for any other name.
-func ParseFileName(name string) (id ID, ok bool) {
-	hex, ok := strings.CutSuffix(name, segmentSuffix)
+func ParseFileName(name string) (id ID, ok bool) { return parseID(name, segmentSuffix) }
+
+// BlobName is the name of the blob file. Segments and blobs share one series
+// of numbers.
+func (id ID) BlobName() string { return fmt.Sprintf("%016x%s", uint64(id), blobSuffix) }
+
+// ParseBlobName is the inverse of BlobName.
+func ParseBlobName(name string) (id ID, ok bool) { return parseID(name, blobSuffix) }
+
+func parseID(name, suffix string) (id ID, ok bool) {
+	hex, ok := strings.CutSuffix(name, suffix)
 	if !ok {
 		return 0, false
 	}

@@ -30,7 +30,8 @@ type Segment struct {
 	end    atomic.Int64 // bytes readers may touch; only grows
 	synced atomic.Int64 // bytes known durable; only grows
 
-	chunks sync.Map // offset of a chunked record -> *chunkBits
+	chunks sync.Map // offset of a chunked record -> chunkBits
+	blobs  sync.Map // ID -> *Blob, of those its records name
 }
 
 // WholeFile as a length means up to the present end of the file.
@@ -57,7 +58,7 @@ func Open(fsys vfs.FS, id ID, store StoreID, length, capacity int64) (*Segment, 
 		file.Close()
 		return nil, &CorruptError{path, size, fmt.Sprintf("file ends here, %d bytes are expected", length)}
 	}
-	header, err := checkHeader(file, path, id, store)
+	header, err := checkHeader(file, path, MagicSegment, id, store)
 	if err != nil {
 		file.Close()
 		return nil, err
@@ -85,21 +86,21 @@ func ReadHeader(fsys vfs.FS, id ID) (Header, error) {
 		return Header{}, err
 	}
 	defer file.Close()
-	return readHeader(file)
+	return readHeader(file, MagicSegment)
 }
 
-func readHeader(file vfs.File) (Header, error) {
+func readHeader(file vfs.File, kind Magic) (Header, error) {
 	var b [HeaderSize]byte
 	n, err := file.ReadAt(b[:], 0)
 	if err != nil && err != io.EOF {
 		return Header{}, err
 	}
-	return DecodeHeader(b[:n], MagicSegment)
+	return DecodeHeader(b[:n], kind)
 }
 
 // checkHeader reads the header and makes sure that it belongs to this file.
-func checkHeader(file vfs.File, path string, id ID, store StoreID) (Header, error) {
-	h, err := readHeader(file)
+func checkHeader(file vfs.File, path string, kind Magic, id ID, store StoreID) (Header, error) {
+	h, err := readHeader(file, kind)
 	switch {
 	case errors.Is(err, ErrNewer):
 		return h, fmt.Errorf("%s: %w", path, err)
@@ -108,7 +109,7 @@ func checkHeader(file vfs.File, path string, id ID, store StoreID) (Header, erro
 	case h.Store != store:
 		return h, &CorruptError{path, 16, fmt.Sprintf("file of another store (%v)", h.Store)}
 	case ID(h.File) != id:
-		return h, &CorruptError{path, 32, fmt.Sprintf("file is really %s", ID(h.File).FileName())}
+		return h, &CorruptError{path, 32, fmt.Sprintf("file is really number %x", h.File)}
 	}
 	return h, nil
 }
@@ -118,6 +119,9 @@ func (s *Segment) ID() ID { return s.id }
 
 // Path names the file in messages.
 func (s *Segment) Path() string { return s.path }
+
+// Store is the store that the file belongs to.
+func (s *Segment) Store() StoreID { return s.header.Store }
 
 // Salt of the file.
 func (s *Segment) Salt() uint64 { return s.header.Salt }
@@ -141,6 +145,17 @@ func (s *Segment) Attach(slot int) { s.slot = slot }
 // Bytes is the whole mapping. Beyond Len nothing may be touched. It does not
 // keep the Segment alive.
 func (s *Segment) Bytes() []byte { return s.mem }
+
+// Hold keeps a blob that a record of the segment names for as long as the
+// segment is reachable.
+func (s *Segment) Hold(b *Blob) { s.blobs.Store(b.id, b) }
+
+// Blob returns a blob that the segment holds, or nil.
+func (s *Segment) Blob(id ID) *Blob {
+	b, _ := s.blobs.Load(id)
+	blob, _ := b.(*Blob)
+	return blob
+}
 
 // Ref of the record at off.
 func (s *Segment) Ref(off int64) Ref { return MakeRef(s.slot, off) }

@@ -108,7 +108,8 @@ func TestVerifyRange(t *testing.T) {
 		{0, 1 << 20, true}, {0, 1<<20 + 1, false}, {1 << 20, 0, true}, {1 << 20, 1, false},
 		{1<<20 + 1<<18, 1<<20 - 1<<18, true}, {0, 2 << 20, false}, {2<<20 - 1, 1, true},
 	} {
-		err := s.VerifyRange(&r, test.from, test.n)
+		p := s.Payload(&r)
+		err := p.Verify(test.from, test.n, true)
 		if (err == nil) != test.ok || err != nil && !errors.As(err, &damage) {
 			t.Errorf("range %d+%d: %v", test.from, test.n, err)
 		}

@@ -1,0 +1,204 @@
+package db
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/crowfly/crowfly/segment"
+)
+
+const (
+	pieceSize  = 1 << 20 // bytes of a large value that are held in memory at a time
+	firstPiece = 1 << 16 // of a value whose size is unknown and may be small
+)
+
+// PutReader stores a value that it reads from r, of size bytes, or of a size
+// that r's end will tell if size is -1. It does what Put does, for values of
+// up to 1 TiB, in constant memory: from 16 MiB on a value goes straight to a
+// file of its own. Nothing of it is seen, or stays behind, if r fails, the
+// context ends, or r does not have the size it was said to have (ErrSize).
+func (db *DB) PutReader(ctx context.Context, key []byte, r io.Reader, size int64, o *PutOptions) (Result, error) {
+	o = o.orDefault()
+	result, err := db.putReader(ctx, key, &source{ctx: ctx, r: r, size: size}, o)
+	return result, withKey("put", key, err)
+}
+
+func (db *DB) putReader(ctx context.Context, key []byte, src *source, o *PutOptions) (Result, error) {
+	if db.opts.ReadOnly {
+		return Result{}, ErrReadOnly
+	}
+	if err := checkKey(key); err != nil {
+		return Result{}, err
+	}
+	if src.size > MaxValue {
+		return Result{}, ErrValueTooLarge
+	}
+	head, whole, err := src.readHead()
+	if err != nil {
+		return Result{}, err
+	}
+	if whole {
+		return db.putOne(newPut(key, join(head), o.Metadata), o)
+	}
+	return db.putBlob(key, head, src, o)
+}
+
+// putOne commits a single put.
+func (db *DB) putOne(put op, o *PutOptions) (Result, error) {
+	c := &commit{ops: []op{put}}
+	if put.invalid == nil {
+		c.conditions = o.conditions(put.record.Key)
+	}
+	err := db.commit(c, o.Sync)
+	return c.ops[0].result, err
+}
+
+// putBlob writes the value to a file, makes that durable, and then commits the
+// record that names it. Until the record is there the file is nothing: a crash
+// leaves one that no record names, and the next Open removes it.
+func (db *DB) putBlob(key []byte, head [][]byte, src *source, o *PutOptions) (Result, error) {
+	put := newPut(key, nil, o.Metadata) // complains before anything is written
+	if put.invalid != nil {
+		return Result{}, put.invalid
+	}
+	w, err := db.createBlob()
+	if err != nil {
+		return Result{}, writeError(err)
+	}
+	defer w.Abort()
+	if err := src.copyTo(w, head); err != nil {
+		return Result{}, writeError(err)
+	}
+	extent, err := w.Commit()
+	if err != nil {
+		return Result{}, writeError(err)
+	}
+	put.record = segment.NewBlobRef(key, put.record.Meta, []segment.BlobExtent{extent})
+	c := &commit{ops: []op{put}, conditions: o.conditions(key)}
+	err = db.commit(c, o.Sync)
+	if err != nil && !c.written {
+		db.fs.Remove(extent.Blob.BlobName())
+	}
+	return c.ops[0].result, err
+}
+
+// createBlob begins a blob with a number of its own.
+func (db *DB) createBlob() (*segment.BlobWriter, error) {
+	db.write.Lock()
+	defer db.write.Unlock()
+	if err := db.writable(); err != nil {
+		return nil, err
+	}
+	if err := db.establish(); err != nil {
+		return nil, err
+	}
+	id := db.writer.nextID
+	db.writer.nextID++
+	return segment.CreateBlob(db.fs, id, db.manifests.get().store, db.manifests.epoch)
+}
+
+// source is what PutReader reads from.
+type source struct {
+	ctx  context.Context
+	r    io.Reader
+	size int64 // -1 if unknown
+	read int64
+}
+
+// readHead reads the value if it is small, and then whole is true, or else the
+// beginning of it, in pieces.
+func (s *source) readHead() (head [][]byte, whole bool, err error) {
+	if s.size >= blobSize {
+		return nil, false, nil
+	}
+	for s.read < blobSize {
+		piece := make([]byte, min(firstPiece<<len(head), pieceSize))
+		if s.size >= 0 {
+			piece = make([]byte, s.size+1) // one more tells whether it ends there
+		}
+		n, err := s.fill(piece)
+		head = append(head, piece[:n])
+		if err == io.EOF {
+			return head, true, s.checkSize()
+		}
+		if err == nil && s.size >= 0 {
+			err = s.tooLong()
+		}
+		if err != nil {
+			return nil, false, err
+		}
+	}
+	return head, false, nil
+}
+
+// copyTo writes the head and all that follows.
+func (s *source) copyTo(w *segment.BlobWriter, head [][]byte) error {
+	if s.size > 0 {
+		if err := w.Reserve(s.size); err != nil {
+			return err
+		}
+	}
+	for i, piece := range head {
+		if _, err := w.Write(piece); err != nil {
+			return err
+		}
+		head[i] = nil
+	}
+	piece := make([]byte, pieceSize)
+	for {
+		n, readErr := s.fill(piece)
+		if _, err := w.Write(piece[:n]); err != nil {
+			return err
+		}
+		if readErr == io.EOF {
+			return s.checkSize()
+		}
+		if readErr != nil {
+			return readErr
+		}
+	}
+}
+
+// fill reads until the piece is full. It returns io.EOF at the end of the
+// value, with the last bytes.
+func (s *source) fill(piece []byte) (n int, err error) {
+	for n < len(piece) && err == nil {
+		if err = s.ctx.Err(); err != nil {
+			return n, err
+		}
+		var m int
+		m, err = s.r.Read(piece[n:])
+		n += m
+	}
+	s.read += int64(n)
+	if s.read > MaxValue {
+		return n, ErrValueTooLarge
+	}
+	if s.size >= 0 && s.read > s.size {
+		return n, s.tooLong()
+	}
+	return n, err
+}
+
+func (s *source) checkSize() error {
+	if s.size >= 0 && s.read != s.size {
+		return fmt.Errorf("%w: %d bytes, not %d", ErrSize, s.read, s.size)
+	}
+	return nil
+}
+
+func (s *source) tooLong() error {
+	return fmt.Errorf("%w: more than %d bytes", ErrSize, s.size)
+}
+
+// join makes one slice of the pieces of a small value.
+func join(pieces [][]byte) (b []byte) {
+	if len(pieces) == 1 {
+		return pieces[0]
+	}
+	for _, piece := range pieces {
+		b = append(b, piece...)
+	}
+	return b
+}

@@ -1,0 +1,169 @@
+package segment
+
+import (
+	"container/list"
+	"fmt"
+	"path/filepath"
+	"sync"
+
+	"github.com/crowfly/crowfly/segment/vfs"
+)
+
+// A blob is one large value in a file of its own:
+//
+//	offset 0      file header, 64 bytes, zero to 4096
+//	offset 4096   value
+//	              zero to a multiple of 8, ChunkTable
+//
+// Where the value ends, and the checksum of the table, is in the BlobExtent of
+// the record that names the blob. A blob file is complete and synced before it
+// gets its name, and it is never written again.
+const blobValueOffset = pageSize
+
+// Blob stands for a blob file. Every segment that has a record which names the
+// blob holds its Blob; when nobody does any more, the file can go. The file is
+// open only while it is used, see BlobCache.
+type Blob struct {
+	id     ID
+	store  StoreID
+	extent BlobExtent
+	cache  *BlobCache
+
+	mu   sync.Mutex
+	bits chunkBits
+}
+
+// NewBlob makes the Blob of an extent, which is the whole of it.
+func NewBlob(x BlobExtent, store StoreID, cache *BlobCache) *Blob {
+	return &Blob{id: x.Blob, store: store, extent: x, cache: cache}
+}
+
+// ID is the number of the file.
+func (b *Blob) ID() ID { return b.id }
+
+// Payload opens the blob, or finds it open, and returns its value. It fails
+// with fs.ErrNotExist if the file is gone.
+func (b *Blob) Payload() (Payload, error) {
+	f, err := b.cache.open(b)
+	if err != nil {
+		return Payload{}, err
+	}
+	value := f.m.Bytes()[blobValueOffset:]
+	n := b.extent.Length
+	return Payload{
+		Bytes: value[:n:n], File: f.file, Offset: blobValueOffset,
+		table: f.table, sum: b.extent.Sum, bits: b.verified(f.table), path: f.path, owner: f,
+	}, nil
+}
+
+// verified returns the bits of the blob's chunks. They outlive its closing.
+func (b *Blob) verified(t ChunkTable) chunkBits {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.bits == nil {
+		b.bits = newChunkBits(t)
+	}
+	return b.bits
+}
+
+// blobFile is an open blob. Whoever uses its bytes holds it; it is closed and
+// its mapping retired by the collector.
+type blobFile struct {
+	file  vfs.File
+	path  string
+	m     *vfs.Mapping
+	table ChunkTable
+}
+
+// BlobCache bounds how many blobs are open that nobody uses. It is safe for
+// concurrent use.
+type BlobCache struct {
+	fs   vfs.FS
+	most int
+
+	mu    sync.Mutex
+	files map[ID]*list.Element // of cached
+	order *list.List           // most recently used first
+}
+
+type cached struct {
+	id   ID
+	file *blobFile
+}
+
+// NewBlobCache returns a cache that keeps up to most blobs open.
+func NewBlobCache(fsys vfs.FS, most int) *BlobCache {
+	return &BlobCache{fs: fsys, most: most, files: make(map[ID]*list.Element), order: list.New()}
+}
+
+func (c *BlobCache) open(b *Blob) (*blobFile, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e, ok := c.files[b.id]; ok {
+		c.order.MoveToFront(e)
+		return e.Value.(cached).file, nil
+	}
+	f, err := openBlob(c.fs, b)
+	if err != nil {
+		return nil, err
+	}
+	c.files[b.id] = c.order.PushFront(cached{b.id, f})
+	if c.order.Len() > c.most {
+		c.drop(c.order.Back())
+	}
+	return f, nil
+}
+
+// Forget drops a blob that is not needed any more.
+func (c *BlobCache) Forget(id ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e, ok := c.files[id]; ok {
+		c.drop(e)
+	}
+}
+
+func (c *BlobCache) drop(e *list.Element) {
+	delete(c.files, c.order.Remove(e).(cached).id)
+}
+
+// openBlob opens and maps a blob file and proves its chunk table.
+func openBlob(fsys vfs.FS, b *Blob) (*blobFile, error) {
+	file, err := fsys.Open(b.id.BlobName())
+	if err != nil {
+		return nil, err
+	}
+	f := &blobFile{file: file, path: filepath.Join(fsys.Path(), b.id.BlobName())}
+	if err := f.load(b); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func (f *blobFile) load(b *Blob) error {
+	if _, err := checkHeader(f.file, f.path, MagicBlob, b.id, b.store); err != nil {
+		return err
+	}
+	size, err := f.file.Size()
+	if err != nil {
+		return err
+	}
+	end := blobValueOffset + int64(b.extent.Length)
+	at := roundUp(end, alignment)
+	want := at + chunkTableSize(b.extent.Length, blobChunkLog)
+	if b.extent.Offset != blobValueOffset || size < want {
+		return &CorruptError{f.path, size, fmt.Sprintf("file ends here, %d bytes are expected", want)}
+	}
+	if f.m, err = f.file.Map(want); err != nil {
+		return fmt.Errorf("map %s: %w", f.path, err)
+	}
+	f.table = ChunkTable(f.m.Bytes()[at:want:want])
+	if f.table.Sum() != b.extent.Sum {
+		return &CorruptError{f.path, at, errTableSum.Error()}
+	}
+	if f.table.ChunkSize() != 1<<blobChunkLog {
+		return &CorruptError{f.path, at, "chunk size"}
+	}
+	return nil
+}
