@@ -19,8 +19,9 @@ type Ordered struct {
 
 // Snapshot returns the keys as they are now. It calls inside under the index
 // lock: whatever the caller loads there, the state and Visible, belongs to the
-// same moment. The first call builds the ordered index, which takes about a
-// second for a million keys; publishing waits for it, readers don't.
+// same moment. The first call builds the ordered index, which takes half a
+// second to a second for a million keys; publishing waits for it, Lookup does
+// not.
 func (x *Index) Snapshot(inside func()) *Ordered {
 	x.mu.Lock()
 	defer x.mu.Unlock()

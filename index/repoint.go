@@ -36,14 +36,18 @@ func (x *Index) move(m *Move) {
 	if pos < 0 {
 		return
 	}
+	stub, _ := x.keys.slots.stub(m.Old)
+	size := x.keys.slots.size(m.Old)
+
+	// A page that can't be read has faulted by now, and nothing is half done.
 	t.store(pos, makeWord(h, m.New))
-	if stub, ok := x.keys.slots.stub(m.Old); ok && stub.Kind == segment.KindDelete {
+	if stub.Kind == segment.KindDelete {
 		if !x.forever {
 			x.graves = append(x.graves, grave{h, m.New})
 		}
 		return
 	}
-	x.credit(m.Old, x.keys.slots.size(m.Old))
+	x.credit(m.Old, size)
 	x.charge(m.New, m.Size)
 	x.note(edit{item: item{prefixOf(m.Key), m.New}, had: true})
 }
@@ -78,7 +82,7 @@ func (x *Index) remove(ref segment.Ref) {
 	if stub.Kind == segment.KindDelete {
 		return
 	}
-	x.makeRoom(1)
 	x.credit(ref, x.keys.slots.size(ref))
+	x.makeRoom(1)
 	x.note(edit{item: item{prefixOf(stub.Key), ref}, had: true, gone: true})
 }

@@ -190,10 +190,10 @@ func (r *Record) appendTail(b []byte, off int64) []byte {
 	return append(b, r.Table...)
 }
 
-func appendZeros(b []byte, from, to int64) []byte {
-	var zeros [pageSize]byte
-	return append(b, zeros[:to-from]...)
-}
+// zeros is padding to write and to compare with.
+var zeros [pageSize]byte
+
+func appendZeros(b []byte, from, to int64) []byte { return append(b, zeros[:to-from]...) }
 
 // headSum is the checksum over bytes 8..47, key and metadata.
 func headSum(head []byte, off int64, salt uint64) uint64 {
@@ -362,7 +362,4 @@ func (r *Record) VerifyValue() error {
 	return nil
 }
 
-func isZero(b []byte) bool {
-	var zeros [pageSize]byte
-	return bytes.Equal(b, zeros[:len(b)])
-}
+func isZero(b []byte) bool { return bytes.Equal(b, zeros[:len(b)]) }

@@ -1,0 +1,209 @@
+package server
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"syscall"
+
+	"github.com/crowfly/crowfly/db"
+	"github.com/crowfly/crowfly/segment/vfs"
+)
+
+const (
+	// sendfileMin is the size from which a body goes by sendfile. Below it
+	// one writev of header and mapping costs less than a send of the header
+	// and a sendfile (3.4 against 3.8 us at 4 KiB), above it more (8.7
+	// against 6.0 us at 64 KiB); around it there is little between them.
+	sendfileMin = 16 << 10
+
+	// sendPiece is how much is sent under one write deadline.
+	sendPiece = 4 << 20
+)
+
+// body is the part of a value that a response carries. It knows every way to
+// a client: it is what package net/http copies from, what a socket is fed
+// from and what is read if all else fails. Each of them sends what the ones
+// before have left.
+type body struct {
+	stats  *counters
+	pace   pace
+	rc     *http.ResponseController
+	reason copyReason // why it will be copied, if it will
+
+	value  *db.Value
+	off, n int64    // what is left, within the value
+	mapped []byte   // all of that, or nil if it is to be sent from the file
+	file   vfs.File // nil if it is not
+	pos    int64    // of off, in the file
+}
+
+var _ io.WriterTo = (*body)(nil)
+
+// newBody verifies a part of a value and makes it ready to be sent.
+func newBody(x *exchange, v *db.Value, part span) (*body, error) {
+	b := &body{stats: &x.stats, pace: x.pace, rc: x.rc, value: v, off: part.off, n: part.n}
+	if part.n < sendfileMin {
+		var err error
+		b.mapped, err = v.Range(part.off, part.n)
+		return b, err
+	}
+	extent, err := v.Extent(part.off, part.n)
+	b.file, b.pos = extent.File, extent.Offset
+	return b, err
+}
+
+// piece returns up to limit bytes of what is left, from the mapping.
+func (b *body) piece(limit int64) ([]byte, error) {
+	n := min(b.n, limit)
+	if b.mapped != nil {
+		return b.mapped[:n], nil
+	}
+	return b.value.Range(b.off, n)
+}
+
+// advance drops the first n bytes of what is left.
+func (b *body) advance(n int64) {
+	b.off += n
+	b.pos += n
+	b.n -= n
+	if b.mapped != nil {
+		b.mapped = b.mapped[n:]
+	}
+}
+
+// Read copies. It is for a ResponseWriter that insists on it.
+func (b *body) Read(p []byte) (int, error) {
+	if b.n == 0 {
+		return 0, io.EOF
+	}
+	from, err := b.piece(int64(len(p)))
+	if err != nil {
+		return 0, err
+	}
+	n := copy(p, from)
+	b.stats.copied[b.reason].Add(uint64(n))
+	b.advance(int64(n))
+	return n, nil
+}
+
+// WriteTo sends what is left to a socket as well as a socket can. Any other
+// writer gets it with Write.
+//
+// In a server that is not ours the socket gets here too: the ReadFrom of a
+// net.TCPConn ends in io.Copy, with a writer that still has the connection's
+// SyscallConn.
+func (b *body) WriteTo(w io.Writer) (int64, error) {
+	if s, ok := w.(socket); ok {
+		return b.sendTo(s, nil)
+	}
+	var sent int64
+	for b.n > 0 {
+		p, err := b.piece(sendPiece)
+		if err != nil {
+			return sent, err
+		}
+		b.setDeadline(int64(len(p)))
+		n, err := w.Write(p)
+		b.stats.copied[b.reason].Add(uint64(n))
+		b.advance(int64(n))
+		sent += int64(n)
+		if err != nil {
+			return sent, err
+		}
+	}
+	return sent, nil
+}
+
+// socket is a connection with a descriptor.
+type socket interface {
+	io.Writer
+	syscall.Conn
+}
+
+// sendTo sends a header, if any, and what is left without a copy in user
+// space. It counts the bytes of the body only.
+func (b *body) sendTo(s socket, header []byte) (int64, error) {
+	if b.file == nil {
+		return b.writeMapped(s, header)
+	}
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	if err := b.sendHeader(s, raw, header); err != nil {
+		return 0, err
+	}
+	sent, handled, err := b.sendFile(raw)
+	if handled {
+		return sent, err
+	}
+	b.stats.refused.Add(1)
+	n, err := b.writeMapped(s, nil)
+	return sent + n, err
+}
+
+// sendHeader sends a header that is to leave together with the body.
+func (b *body) sendHeader(s socket, raw syscall.RawConn, header []byte) error {
+	if len(header) == 0 {
+		return nil
+	}
+	b.setDeadline(int64(len(header)))
+	handled, err := vfs.SendHeader(raw, header)
+	if !handled {
+		_, err = s.Write(header)
+	}
+	return err
+}
+
+// sendFile has the kernel send what is left from the file. If the kernel can't,
+// handled is false and the rest is to go another way.
+func (b *body) sendFile(raw syscall.RawConn) (sent int64, handled bool, err error) {
+	for b.n > 0 {
+		want := min(b.n, sendPiece)
+		b.setDeadline(want)
+		counted := countingConn{RawConn: raw}
+		n, handled, err := vfs.Send(&counted, b.file, b.pos, want)
+		if !handled {
+			return sent, false, err
+		}
+		b.stats.send(n, n == want, counted.calls)
+		b.advance(n)
+		sent += n
+		if err != nil {
+			return sent, true, err
+		}
+	}
+	return sent, true, nil
+}
+
+// writeMapped writes a header, if any, and what is left from the mapping; the
+// first piece leaves in one writev with the header.
+func (b *body) writeMapped(s socket, header []byte) (int64, error) {
+	var sent int64
+	for b.n > 0 {
+		p, err := b.piece(sendPiece)
+		if err != nil {
+			return sent, err
+		}
+		b.setDeadline(int64(len(p)))
+		vec := net.Buffers{header, p}
+		if len(header) == 0 {
+			vec = vec[1:]
+		}
+		n, err := vec.WriteTo(s)
+		n = max(n-int64(len(header)), 0)
+		header = nil
+		b.stats.mapped.Add(uint64(n))
+		b.advance(n)
+		sent += n
+		if err != nil {
+			return sent, err
+		}
+	}
+	return sent, nil
+}
+
+// setDeadline gives the next n bytes their time. A response that has no
+// deadlines goes on without.
+func (b *body) setDeadline(n int64) { _ = b.rc.SetWriteDeadline(b.pace.deadline(n)) }

@@ -1,0 +1,124 @@
+package server
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"syscall"
+)
+
+// conn is a connection of a [Server]. It brings the header of a response, which
+// net/http writes, and the body, which it doesn't, together again: the handler
+// calls hold, lets net/http write the header, which stays here, and then has
+// the body copied to the connection, where ReadFrom sends both at once.
+//
+// Holding belongs to the goroutine that serves the connection.
+type conn struct {
+	*net.TCPConn
+	pace    pace
+	holding bool
+	held    []byte // a header not yet written; empty unless holding
+}
+
+// hold keeps back the next Write until there is something to send with it.
+func (c *conn) hold() { c.holding = true }
+
+// take ends hold and returns what was kept back. It is valid until the next
+// Write.
+func (c *conn) take() []byte {
+	header := c.held
+	c.held = c.held[:0]
+	c.holding = false
+	return header
+}
+
+// release ends hold and writes what was kept back. Nothing stays behind,
+// whatever happened to the body.
+func (c *conn) release() error {
+	header := c.take()
+	if len(header) == 0 {
+		return nil
+	}
+	_, err := c.Write(header)
+	return err
+}
+
+// Write implements [net.Conn]. Each gets its own deadline, so a client that
+// does not read can't keep anything, however small the responses.
+func (c *conn) Write(p []byte) (int, error) {
+	if c.holding && len(c.held) == 0 {
+		c.held = append(c.held, p...) // p is a buffer of net/http
+		return len(p), nil
+	}
+	if header := c.take(); len(header) > 0 {
+		if _, err := c.writeNow(header); err != nil {
+			return 0, err
+		}
+	}
+	return c.writeNow(p)
+}
+
+func (c *conn) writeNow(p []byte) (int, error) {
+	if err := c.SetWriteDeadline(c.pace.deadline(int64(len(p)))); err != nil {
+		return 0, err
+	}
+	return c.TCPConn.Write(p)
+}
+
+// ReadFrom implements [io.ReaderFrom]. This is where net/http hands over a body
+// for which it has no more to do.
+func (c *conn) ReadFrom(src io.Reader) (int64, error) {
+	if b, ok := src.(*body); ok {
+		return b.sendTo(c.TCPConn, c.take())
+	}
+	if err := c.release(); err != nil {
+		return 0, err
+	}
+	return c.TCPConn.ReadFrom(src)
+}
+
+// connKey is where a request's context has its conn.
+type connKey struct{}
+
+func withConn(ctx context.Context, c net.Conn) context.Context {
+	if c, ok := c.(*conn); ok {
+		return context.WithValue(ctx, connKey{}, c)
+	}
+	return ctx
+}
+
+// connOf returns the connection of a request, or nil in a server that is not
+// ours.
+func connOf(r *http.Request) *conn {
+	c, _ := r.Context().Value(connKey{}).(*conn)
+	return c
+}
+
+// listener makes a conn of each TCP connection.
+type listener struct {
+	net.Listener
+	pace pace
+}
+
+func (l listener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if t, ok := c.(*net.TCPConn); ok {
+		return &conn{TCPConn: t, pace: l.pace}, nil
+	}
+	return c, err
+}
+
+// countingConn counts the system calls made on a connection by vfs.Send, which
+// makes one each time it is called back.
+type countingConn struct {
+	syscall.RawConn
+	calls uint64
+}
+
+func (c *countingConn) Write(call func(fd uintptr) (done bool)) error {
+	return c.RawConn.Write(func(fd uintptr) bool {
+		c.calls++
+		return call(fd)
+	})
+}

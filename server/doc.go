@@ -1,0 +1,109 @@
+// Package server serves a crowfly store over HTTP.
+//
+// [Handler] works in any net/http server. [Server] is one of its own, for this
+// machine only as long as there is no authentication, with timeouts, limits
+// and the shortest way from the page cache to the socket.
+//
+// # Keys
+//
+// The key of a request is its URL path after the first slash, percent-decoded
+// exactly once and never cleaned: `a//b`, `../x` and `a%2Fb` (the key a/b) are
+// keys. Every key can be written as a path; a listing tells which. Paths below
+// /-/ belong to the server; a key that begins so is written /%2D/...
+//
+//	GET, HEAD /KEY   200, 206 a range, 304, 404, 412, 416
+//	PUT       /KEY   201 created, 204 replaced, 400, 403, 408, 411, 412, 413, 507
+//	DELETE    /KEY   204, 403, 404, 412
+//	GET, HEAD /      a page of the listing: 200, 400
+//	OPTIONS          204 with Allow
+//
+// Any of them may answer 414 for a key of more than 65,535 bytes, 500 for
+// damage, which the log tells more about, and 503 when the store is closed.
+// Errors come as application/problem+json.
+//
+// # Values
+//
+// The entity tag is the version of the value, so it is strong, and never comes
+// back, even if the same bytes do. If-Match, If-None-Match, If-Modified-Since,
+// If-Unmodified-Since and If-Range work as in RFC 9110. For PUT and DELETE they
+// are held against the value just before the write and not yet in one step
+// with it: of two clients that write at the same moment both may pass.
+//
+// A Range is answered if it is a single range of bytes. Any other is ignored,
+// as the standard allows, and the whole value sent.
+//
+// PUT stores Content-Type, Cache-Control, Content-Encoding and
+// Content-Disposition (visible ASCII) with the value, and the time. The body
+// is held in memory until all of it has come, up to db.MaxValue or
+// [Options].MaxBody. Nothing is stored if it ends early.
+//
+// # Listing
+//
+// GET / lists keys in the order of their bytes. All parameters are optional:
+//
+//	prefix   only keys that begin so
+//	start    the first key that may be listed, included
+//	limit    how many, 1 to 1000, which is the default
+//
+// A page may have fewer than limit keys, also if more follow. Whether more
+// follow is told by a reference to the next page, relative to the request's
+// URL: "next" in JSON, and a Link header. A key that is not UTF-8 is exact in
+// "path", the URL path to GET it, but not in "key".
+//
+//	{"keys":[{"key":"a b","path":"/a%20b","size":3,"etag":"\"...\"",
+//	  "content_type":"text/plain","modified":"2026-01-02T03:04:05Z"}],
+//	  "next":"?limit=1&start=c"}
+//
+// A client that accepts text/plain, and no JSON, gets the path of each key on
+// a line. Each page is one moment of the store; two pages may be two.
+//
+// # The send path
+//
+// A body leaves without a copy in user space:
+//
+//	below 16 KiB   writev(header, slice of the mapping)         1 system call
+//	from 16 KiB    send(header, MSG_MORE), sendfile(offset)     2, one more for every 4 MiB
+//
+// CPU of the sending alone, in microseconds, for values in the page cache (2
+// cores, Linux 6.18, loopback, 1 GiB of values):
+//
+//	size       1K     4K     8K     16K    32K    64K    1M
+//	writev     3.25   3.39   3.71   4.33   6.18   8.72   68.5
+//	sendfile   3.59   3.78   3.63   3.91   4.39   5.96   55.4
+//
+// The offset is explicit because all responses from one segment share its
+// descriptor. The sendfile of Go's own io.Copy uses the position of the
+// descriptor, which two responses would move for each other, and is silently
+// not used for an io.SectionReader, so [http.ServeContent] would not do.
+//
+// net/http writes headers by itself, before the body and with a system call
+// of its own. A Server's connection keeps the header back until the body is
+// there, see conn.go. The bytes are verified before the header is written;
+// the value is held until the last byte has left.
+//
+// # What takes it away
+//
+// [Stats] counts bytes by the way they left, and copies by their reason.
+//
+//   - TLS and HTTP/2, in which bytes are encrypted or framed in user space.
+//   - A ResponseWriter without ReadFrom around net/http's, as much middleware
+//     has, or a connection that is not a *net.TCPConn.
+//   - Another net/http server, for values below 16 KiB: they are copied into
+//     its buffer, to leave in one write with the header. Above, the header
+//     takes a write of its own and the value goes by sendfile.
+//   - A platform without sendfile at an offset, which is any but Linux, or a
+//     file system without it: the mapping is written to the socket.
+//
+// # Limits
+//
+// A Server gives a client 5 seconds for the header of a request, of at most 16
+// KiB (net/http adds 4 KiB), and closes a connection idle for 60 seconds. The
+// header has the key: one that is too long for it, stored by the program
+// itself, can't be reached, nor can a listing go on from there. Bodies in either direction must move at 64
+// KiB a second, or one piece in 30 seconds if that is longer; a piece is 4 MiB
+// of a response and 1 MiB of an upload. The deadlines of a Handler replace the
+// ReadTimeout and WriteTimeout of the server it runs in.
+//
+// There is no limit yet on connections, nor on the memory of all uploads
+// together.
+package server

@@ -1,0 +1,149 @@
+package server
+
+import (
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/crowfly/crowfly/db"
+)
+
+// Options for a [Handler] or a [Server]. The zero value is a good default.
+type Options struct {
+	// MaxBody is the largest value that PUT takes, in bytes. It is
+	// db.MaxValue if it is zero or more than that.
+	MaxBody int64
+
+	// Log hears of damage and of failures of this machine, never of what a
+	// client did wrong. It is slog.Default if it is nil.
+	Log *slog.Logger
+}
+
+// Handler serves a store over HTTP. It works in any net/http server and is
+// safe for concurrent use.
+type Handler struct {
+	store   *db.DB
+	maxBody int64
+	log     *slog.Logger
+	pace    pace
+	stats   counters
+}
+
+var _ http.Handler = (*Handler)(nil)
+
+// NewHandler returns a handler for store, which must stay open as long as the
+// handler is in use; requests after that get 503. The options may be nil.
+func NewHandler(store *db.DB, o *Options) *Handler {
+	h := &Handler{store: store, maxBody: db.MaxValue, log: slog.Default(), pace: defaultPace}
+	if o == nil {
+		return h
+	}
+	if o.MaxBody > 0 {
+		h.maxBody = min(o.MaxBody, db.MaxValue)
+	}
+	if o.Log != nil {
+		h.log = o.Log
+	}
+	return h
+}
+
+// Stats returns what the handler has done since it was made.
+func (h *Handler) Stats() Stats { return h.stats.load() }
+
+// ServeHTTP implements [http.Handler].
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{Handler: h, w: w, r: r, rc: http.NewResponseController(w)}
+	defer func() { h.stats.request(r.Method, x.status) }()
+
+	// A browser must not take an uploaded text for a script.
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+
+	key, kind := splitPath(r.URL)
+	switch {
+	case kind == badPath:
+		x.problem(http.StatusBadRequest, "the request target has no path")
+	case kind == reservedPath:
+		x.problem(http.StatusNotFound, "nothing here: paths below /-/ are not keys; write /%2D/ for a key that begins so")
+	case key == "":
+		x.serveRoot()
+	case len(key) > db.MaxKey:
+		x.problem(http.StatusRequestURITooLong, db.ErrKeySize.Error())
+	default:
+		x.key = []byte(key)
+		x.serveKey()
+	}
+}
+
+// exchange is one request with its response.
+type exchange struct {
+	*Handler
+	w      http.ResponseWriter
+	r      *http.Request
+	rc     *http.ResponseController
+	key    []byte
+	status int // 0 until the header is written
+}
+
+// guard turns a fault in this goroutine into a panic, which net/http survives:
+// reading the mapping of a page that the disk can't read would otherwise be the
+// end of the process. Writing is not guarded, since it goes on in the goroutine
+// of whoever commits. Call it as defer guard()().
+func guard() (restore func()) {
+	before := debug.SetPanicOnFault(true)
+	return func() { debug.SetPanicOnFault(before) }
+}
+
+func (x *exchange) serveKey() {
+	switch x.r.Method {
+	case http.MethodGet, http.MethodHead:
+		x.get()
+	case http.MethodPut:
+		x.put()
+	case http.MethodDelete:
+		x.delete()
+	default:
+		x.otherMethod("GET, HEAD, PUT, DELETE, OPTIONS")
+	}
+}
+
+func (x *exchange) serveRoot() {
+	switch x.r.Method {
+	case http.MethodGet, http.MethodHead:
+		x.list()
+	default:
+		x.otherMethod("GET, HEAD, OPTIONS")
+	}
+}
+
+func (x *exchange) otherMethod(allow string) {
+	x.w.Header().Set("Allow", allow)
+	if x.r.Method == http.MethodOptions {
+		x.writeHeader(http.StatusNoContent)
+		return
+	}
+	x.problem(http.StatusMethodNotAllowed, "this resource takes "+allow)
+}
+
+// writeHeader sends the status line and the header, with a status the
+// statistics will know.
+func (x *exchange) writeHeader(status int) {
+	x.status = status
+	x.w.WriteHeader(status)
+}
+
+// pace is the slowest transfer that is not given up. Each piece of a body gets
+// the time it takes at this rate, and never less than the grace.
+type pace struct {
+	rate  int64 // bytes a second
+	grace time.Duration
+}
+
+// defaultPace gives a phone in a tunnel time to come out again, and gets rid
+// of a client that has stopped reading: it holds a connection and a value.
+var defaultPace = pace{rate: 64 << 10, grace: 30 * time.Second}
+
+// deadline is when n bytes must have been moved that start moving now.
+func (p pace) deadline(n int64) time.Time {
+	return time.Now().Add(max(p.grace, time.Duration(n)*time.Second/time.Duration(p.rate)))
+}

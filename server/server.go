@@ -1,0 +1,100 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/crowfly/crowfly/db"
+)
+
+// Limits of connections to a [Server].
+const (
+	readHeaderTimeout = 5 * time.Second
+	idleTimeout       = 60 * time.Second
+	maxHeaderBytes    = 16 << 10 // net/http adds 4 KiB of grace
+)
+
+// Server is an HTTP server for one store, with the fastest send path.
+type Server struct {
+	handler *Handler
+	http    http.Server
+}
+
+// New returns a server for store, which must stay open until Shutdown has
+// returned. The options may be nil.
+func New(store *db.DB, o *Options) *Server {
+	h := NewHandler(store, o)
+	return &Server{
+		handler: h,
+		http: http.Server{
+			Handler:           h,
+			ReadHeaderTimeout: readHeaderTimeout,
+			IdleTimeout:       idleTimeout,
+			MaxHeaderBytes:    maxHeaderBytes,
+			ConnContext:       withConn,
+			ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelError),
+		},
+	}
+}
+
+// ErrNotLoopback says that a server would have been open to the network.
+var ErrNotLoopback = errors.New("not a loopback address: there is no authentication yet, so the server is for this machine only")
+
+// Listen opens a TCP listener for Serve. It refuses, with [ErrNotLoopback] and
+// before anything is open, an address that others could connect to. That is
+// also one without a host, such as ":7070".
+func (s *Server) Listen(address string) (net.Listener, error) {
+	a, err := net.ResolveTCPAddr("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	if err := loopbackOnly(a); err != nil {
+		return nil, err
+	}
+	return net.ListenTCP("tcp", a)
+}
+
+// Serve answers requests that come to a listener until Shutdown, and closes
+// the listener. It returns nil after Shutdown and [ErrNotLoopback] for a
+// listener that Listen would not have opened.
+func (s *Server) Serve(l net.Listener) error {
+	if err := loopbackOnly(l.Addr()); err != nil {
+		return errors.Join(err, l.Close())
+	}
+	err := s.http.Serve(listener{Listener: l, pace: s.handler.pace})
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// Shutdown closes the listeners and waits for the requests under way. When the
+// context ends before them, it cuts them off and returns the context's error.
+func (s *Server) Shutdown(ctx context.Context) error {
+	if err := s.http.Shutdown(ctx); err != nil {
+		return errors.Join(err, s.http.Close())
+	}
+	return nil
+}
+
+// Stats returns what the server has done since it was made.
+func (s *Server) Stats() Stats { return s.handler.Stats() }
+
+// loopbackOnly refuses an address that is not on this machine alone. A socket
+// in the file system is.
+func loopbackOnly(a net.Addr) error {
+	switch a := a.(type) {
+	case *net.UnixAddr:
+		return nil
+	case *net.TCPAddr:
+		if a.IP.IsLoopback() {
+			return nil
+		}
+	}
+	return fmt.Errorf("listen on %s: %w", a, ErrNotLoopback)
+}

@@ -1,0 +1,213 @@
+package server
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/crowfly/crowfly/db"
+)
+
+// wantAbsent fails if anything is stored under a key.
+func wantAbsent(t *testing.T, store *db.DB, key string) {
+	t.Helper()
+	if _, err := store.Get(nil, []byte(key)); !errors.Is(err, db.ErrNotFound) {
+		t.Errorf("key %q: %v, want nothing stored", key, err)
+	}
+}
+
+func TestPutSizes(t *testing.T) {
+	store := openStore(t)
+	_, addr := start(t, store, nil)
+	c := dial(t, addr)
+	for _, n := range []int{0, 1, 511, 512, sendfileMin, uploadPiece - 1, uploadPiece, uploadPiece + 1, 3*uploadPiece + 7} {
+		value := noise(n, byte(n))
+		for _, form := range []string{"plain", "chunked"} {
+			key := fmt.Sprintf("%s-%d", form, n)
+			got := upload(c, key, value, form == "chunked")
+			got.wantStatus(t, 201)
+			if stored, err := store.Get(nil, []byte(key)); err != nil || !bytes.Equal(stored, value) {
+				t.Errorf("%s: %d bytes stored, %v", key, len(stored), err)
+			}
+		}
+	}
+}
+
+func upload(c *wire, key string, value []byte, chunked bool) reply {
+	if !chunked {
+		return c.do("PUT", "/"+key, string(value))
+	}
+	c.send("PUT /" + key + " HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n")
+	for len(value) > 0 {
+		n := min(len(value), 100_000)
+		c.send(fmt.Sprintf("%x\r\n%s\r\n", n, value[:n]))
+		value = value[n:]
+	}
+	c.send("0\r\n\r\n")
+	return c.receive("PUT")
+}
+
+// TestPutShort: of a client that goes away in the middle nothing is stored.
+func TestPutShort(t *testing.T) {
+	store := openStore(t)
+	s, addr := start(t, store, nil)
+	for name, request := range map[string]string{
+		"length":  "Content-Length: 1000\r\n\r\nonly this",
+		"nothing": "Content-Length: 1000\r\n\r\n",
+		"chunked": "Transfer-Encoding: chunked\r\n\r\n9\r\nonly this\r\n",
+		"chunk":   "Transfer-Encoding: chunked\r\n\r\n99\r\nonly this",
+	} {
+		c := dial(t, addr)
+		c.send("PUT /" + name + " HTTP/1.1\r\nHost: test\r\n" + request)
+		c.CloseWrite()
+		got := c.receive("PUT")
+		got.wantStatus(t, 400)
+		checkHeader(t, got, "Connection", "close")
+		wantAbsent(t, store, name)
+
+		c = dial(t, addr)
+		c.send("PUT /" + name + " HTTP/1.1\r\nHost: test\r\n" + request)
+		c.SetLinger(0)
+		c.Close()
+	}
+	eventually(t, "all requests have failed", func() bool { return s.Stats().Put == Requests{ClientError: 8} })
+	for _, name := range []string{"length", "nothing", "chunked", "chunk"} {
+		wantAbsent(t, store, name)
+	}
+}
+
+func TestPutTooSlow(t *testing.T) {
+	store := openStore(t)
+	_, addr := start(t, store, nil, fastPace(300*time.Millisecond))
+	c := dial(t, addr)
+	c.send("PUT /k HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\n")
+	for range 5 { // a byte now and then does not help
+		c.send("x")
+		time.Sleep(10 * time.Millisecond)
+	}
+	got := c.receive("PUT")
+	got.wantStatus(t, 408)
+	checkHeader(t, got, "Connection", "close")
+	wantAbsent(t, store, "k")
+}
+
+// TestDeadlineEndsWithTheBody: else the request would seem to be cancelled.
+func TestDeadlineEndsWithTheBody(t *testing.T) {
+	h := NewHandler(openStore(t), nil)
+	h.pace = pace{rate: 1 << 40, grace: 300 * time.Millisecond}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(w, r)
+		time.Sleep(2 * h.pace.grace)
+		if err := r.Context().Err(); err != nil {
+			t.Errorf("after the body: %v", err)
+		}
+	}))
+	defer server.Close()
+	c := dial(t, server.Listener.Addr().String())
+	for _, n := range []int{1, uploadPiece} { // the latter is read to the end without an EOF
+		c.do("PUT", "/"+fmt.Sprint(n), strings.Repeat("x", n)).wantStatus(t, 201)
+	}
+}
+
+func TestPutTooLargeIsNotRead(t *testing.T) {
+	store := openStore(t)
+	_, addr := start(t, store, &Options{MaxBody: 100})
+
+	c := dial(t, addr) // the answer comes before the body
+	c.send("PUT /k HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n")
+	got := c.receive("PUT")
+	got.wantStatus(t, 413)
+	checkHeader(t, got, "Connection", "close")
+
+	c = dial(t, addr)
+	got = upload(c, "k", make([]byte, 101), true)
+	got.wantStatus(t, 413)
+	checkHeader(t, got, "Connection", "close")
+	wantAbsent(t, store, "k")
+
+	c = dial(t, addr)
+	upload(c, "k", make([]byte, 100), true).wantStatus(t, 201)
+}
+
+func TestLargestValue(t *testing.T) {
+	h := NewHandler(openStore(t), &Options{MaxBody: 1 << 40})
+	if h.maxBody != db.MaxValue {
+		t.Errorf("limit %d, want that of the store", h.maxBody)
+	}
+}
+
+func TestPutWithoutLength(t *testing.T) {
+	store := openStore(t)
+	_, addr := start(t, store, nil)
+	c := dial(t, addr)
+	c.send("PUT /k HTTP/1.1\r\nHost: test\r\n\r\n")
+	c.receive("PUT").wantStatus(t, 411)
+	wantAbsent(t, store, "k")
+}
+
+// TestLengthAndChunked: two lengths for one body are how requests get smuggled.
+func TestLengthAndChunked(t *testing.T) {
+	store := openStore(t)
+	_, addr := start(t, store, nil)
+	c := dial(t, addr)
+	c.send("PUT /k HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!")
+	c.receive("PUT").wantStatus(t, 400)
+	wantAbsent(t, store, "k")
+}
+
+func TestExpectContinue(t *testing.T) {
+	store := openStore(t)
+	_, addr := start(t, store, &Options{MaxBody: 100})
+	expect := func(n int) *wire {
+		c := dial(t, addr)
+		c.send(fmt.Sprintf("PUT /k HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", n))
+		return c
+	}
+	c := expect(5)
+	if line := readLine(t, c.in); line != "HTTP/1.1 100 Continue" {
+		t.Fatalf("got %q", line)
+	}
+	readLine(t, c.in)
+	c.send("hello")
+	c.receive("PUT").wantStatus(t, 201)
+
+	c = expect(101) // refused without asking for the body
+	c.receive("PUT").wantStatus(t, 413)
+
+	c = dial(t, addr) // a GET with it gets its value and no 100
+	c.send("GET /k HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+	got := c.receive(http.MethodGet)
+	got.wantStatus(t, 200)
+	got.wantBody(t, []byte("hello"))
+}
+
+func readLine(t *testing.T, in *bufio.Reader) string {
+	t.Helper()
+	line, err := in.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(line)
+}
+
+func TestPutLongHeaders(t *testing.T) {
+	store := openStore(t)
+	_, addr := start(t, store, nil, func(s *Server) { s.http.MaxHeaderBytes = 1 << 20 })
+	c := dial(t, addr)
+	c.do("PUT", "/k", "v", "Content-Type: "+strings.Repeat("x", maxStoredHeaders)).wantStatus(t, 201)
+	c.do("PUT", "/k", "v", "Content-Type: "+strings.Repeat("x", maxStoredHeaders), "Cache-Control: y").wantStatus(t, 431)
+	checkHeader(t, c.do("GET", "/k", ""), "Content-Type", strings.Repeat("x", maxStoredHeaders))
+}
+
+// TestLongRequestHead: the limit of a Server, which net/http looks after.
+func TestLongRequestHead(t *testing.T) {
+	_, addr := start(t, openStore(t), nil)
+	dial(t, addr).do("GET", "/k", "", "X-Long: "+strings.Repeat("x", maxHeaderBytes)).wantStatus(t, 404)
+	dial(t, addr).do("GET", "/k", "", "X-Long: "+strings.Repeat("x", maxHeaderBytes+8<<10)).wantStatus(t, 431)
+}
