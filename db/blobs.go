@@ -19,7 +19,14 @@ type blobs struct {
 
 	mu    sync.Mutex
 	known map[segment.ID]weak.Pointer[segment.Blob]
-	named map[segment.ID]int // records in the manifest's segments that name it
+	named map[segment.ID]naming
+}
+
+// naming is how many records in the manifest's segments name a blob of so many
+// bytes.
+type naming struct {
+	records int
+	size    int64
 }
 
 // openBlobs is how many blobs stay open, each with a descriptor and a mapping,
@@ -32,7 +39,7 @@ func newBlobs(fsys vfs.FS, removes bool) *blobs {
 		cache:   segment.NewBlobCache(fsys, openBlobs),
 		removes: removes,
 		known:   make(map[segment.ID]weak.Pointer[segment.Blob]),
-		named:   make(map[segment.ID]int),
+		named:   make(map[segment.ID]naming),
 	}
 }
 
@@ -72,10 +79,22 @@ func (b *blobs) count(r *segment.Record, n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, x := range list {
-		if b.named[x.Blob] += n; b.named[x.Blob] == 0 {
+		now := naming{b.named[x.Blob].records + n, int64(x.Length)}
+		b.named[x.Blob] = now
+		if now.records == 0 {
 			delete(b.named, x.Blob)
 		}
 	}
+}
+
+// total is the number of blobs that are named, and their bytes.
+func (b *blobs) total() (count int, bytes int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, n := range b.named {
+		bytes += n.size
+	}
+	return len(b.named), bytes
 }
 
 // stray reports whether a file is a blob that no record names. It is asked
@@ -84,7 +103,7 @@ func (b *blobs) stray(name string) bool {
 	id, ok := segment.ParseBlobName(name)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return ok && b.named[id] == 0
+	return ok && b.named[id].records == 0
 }
 
 // lease is what the cleanup of a Blob needs.
@@ -106,7 +125,7 @@ func release(l lease) {
 	}
 	delete(b.known, l.id)
 	b.cache.Forget(l.id)
-	if b.removes && b.named[l.id] == 0 {
+	if b.removes && b.named[l.id].records == 0 {
 		b.fs.Remove(l.id.BlobName())
 	}
 }

@@ -73,7 +73,7 @@ func (o *PutOptions) conditions(key []byte) (list []condition) {
 // of DB.
 func (db *DB) Put(key, value []byte, o *PutOptions) error {
 	o = o.orDefault()
-	if len(value) >= blobSize {
+	if int64(len(value)) >= db.opts.BlobSize {
 		_, err := db.PutReader(context.Background(), key, bytes.NewReader(value), int64(len(value)), o)
 		return err
 	}

@@ -15,12 +15,11 @@ const (
 	// MaxBatchValue bounds a value in a Batch. A larger one is put alone.
 	MaxBatchValue = 48 << 20
 
-	// blobSize is the size from which a value that is put alone gets a file
-	// of its own. Below it, it is held in memory until it is committed.
-	blobSize = 16 << 20
-
 	maxBatchBytes   = 64 << 20 // encoded
 	maxBatchRecords = 65536
+
+	minBlobSize     = 4 << 10
+	defaultBlobSize = 16 << 20
 
 	minSegmentSize     = 4 << 10
 	defaultSegmentSize = 64 << 20
@@ -70,6 +69,11 @@ type Options struct {
 	// 64 MiB by default. A larger batch gets a file of its own size.
 	SegmentSize int64
 
+	// BlobSize is the size from which a value that is put alone gets a file of
+	// its own, 4 KiB to 32 MiB, 16 MiB by default. A smaller one is in memory
+	// until it is committed.
+	BlobSize int64
+
 	Verify VerifyMode
 
 	// FS is the directory to use instead of the one named in Open, for tests.
@@ -113,5 +117,9 @@ func (o *Options) withDefaults() Options {
 		d.SegmentSize = defaultSegmentSize
 	}
 	d.SegmentSize = min(max(d.SegmentSize, minSegmentSize), maxSegmentSize)
+	if d.BlobSize == 0 {
+		d.BlobSize = defaultBlobSize
+	}
+	d.BlobSize = min(max(d.BlobSize, minBlobSize), 2*defaultBlobSize)
 	return d
 }

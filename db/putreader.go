@@ -34,7 +34,7 @@ func (db *DB) putReader(ctx context.Context, key []byte, src *source, o *PutOpti
 	if src.size > MaxValue {
 		return Result{}, ErrValueTooLarge
 	}
-	head, whole, err := src.readHead()
+	head, whole, err := src.readHead(db.opts.BlobSize)
 	if err != nil {
 		return Result{}, err
 	}
@@ -106,13 +106,13 @@ type source struct {
 	read int64
 }
 
-// readHead reads the value if it is small, and then whole is true, or else the
+// readHead reads a value below most bytes, and then whole is true, or else the
 // beginning of it, in pieces.
-func (s *source) readHead() (head [][]byte, whole bool, err error) {
-	if s.size >= blobSize {
+func (s *source) readHead(most int64) (head [][]byte, whole bool, err error) {
+	if s.size >= most {
 		return nil, false, nil
 	}
-	for s.read < blobSize {
+	for s.read < most {
 		piece := make([]byte, min(firstPiece<<len(head), pieceSize))
 		if s.size >= 0 {
 			piece = make([]byte, s.size+1) // one more tells whether it ends there
@@ -120,7 +120,7 @@ func (s *source) readHead() (head [][]byte, whole bool, err error) {
 		n, err := s.fill(piece)
 		head = append(head, piece[:n])
 		if err == io.EOF {
-			return head, true, s.checkSize()
+			return head, s.read < most, s.checkSize()
 		}
 		if err == nil && s.size >= 0 {
 			err = s.tooLong()

@@ -14,6 +14,9 @@ type Stats struct {
 	Generation uint64 // of the manifest
 	Segments   []SegmentStats
 
+	Blobs      int   // values in files of their own, dead ones too
+	BlobBytes  int64 // what they take besides the segments
+
 	// Since Open.
 	Commits uint64 // acknowledged writes
 	Records uint64 // puts and tombstones among them
@@ -46,6 +49,7 @@ func (db *DB) Stats() Stats {
 		Syncs:    db.counters.syncs.Load(),
 		Maps:     vfs.MapStats(),
 	}
+	s.Blobs, s.BlobBytes = db.blobs.total()
 	s.Handles = db.handles.list()
 	for _, h := range s.Handles {
 		if h.Kind == kindValue {

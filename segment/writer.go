@@ -205,7 +205,7 @@ func (w *Writer) dropBuffers() {
 
 // WriteAll writes the buffers at off and repeats short writes.
 func WriteAll(f vfs.File, vec [][]byte, off int64) error {
-	for len(vec) > 0 {
+	for vec = advance(vec, 0); len(vec) > 0; {
 		n, err := f.WriteVec(vec, off)
 		if err != nil {
 			return err
@@ -219,15 +219,14 @@ func WriteAll(f vfs.File, vec [][]byte, off int64) error {
 	return nil
 }
 
-// advance drops the first n bytes of the vector.
+// advance drops the first n bytes of the vector, and buffers that are empty.
 func advance(vec [][]byte, n int) [][]byte {
-	for n > 0 && n >= len(vec[0]) {
+	for len(vec) > 0 && n >= len(vec[0]) {
 		n -= len(vec[0])
 		vec = vec[1:]
 	}
 	if n > 0 {
-		rest := append([][]byte{vec[0][n:]}, vec[1:]...)
-		return rest
+		return append([][]byte{vec[0][n:]}, vec[1:]...)
 	}
 	return vec
 }
