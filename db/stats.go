@@ -14,8 +14,8 @@ type Stats struct {
 	Generation uint64 // of the manifest
 	Segments   []SegmentStats
 
-	Blobs      int   // values in files of their own, dead ones too
-	BlobBytes  int64 // what they take besides the segments
+	Blobs     int   // values in files of their own, dead ones too
+	BlobBytes int64 // what they take besides the segments
 
 	// Since Open.
 	Commits uint64 // acknowledged writes
