@@ -1,9 +1,11 @@
 package server
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"syscall"
 
 	"github.com/crowfly/crowfly/db"
@@ -32,44 +34,56 @@ type body struct {
 	reason copyReason // why it will be copied, if it will
 
 	value  *db.Value
-	off, n int64    // what is left, within the value
-	mapped []byte   // all of that, or nil if it is to be sent from the file
-	file   vfs.File // nil if it is not
-	pos    int64    // of off, in the file
+	off, n int64  // what is left, within the value
+	ready  []byte // the beginning of it, verified: a slice of the mapping
+	large  bool   // to be sent from the file
 }
 
 var _ io.WriterTo = (*body)(nil)
 
-// newBody verifies a part of a value and makes it ready to be sent.
+// newBody makes a part of a value ready to be sent, and verifies the first
+// piece.
 func newBody(x *exchange, v *db.Value, part span) (*body, error) {
-	b := &body{stats: &x.stats, pace: x.pace, rc: x.rc, value: v, off: part.off, n: part.n}
-	if part.n < sendfileMin {
-		var err error
-		b.mapped, err = v.Range(part.off, part.n)
-		return b, err
+	b := &body{
+		stats: &x.stats, pace: x.pace, rc: x.rc,
+		value: v, off: part.off, n: part.n, large: part.n >= sendfileMin,
 	}
-	extent, err := v.Extent(part.off, part.n)
-	b.file, b.pos = extent.File, extent.Offset
-	return b, err
+	return b, b.verify()
 }
 
-// piece returns up to limit bytes of what is left, from the mapping.
-func (b *body) piece(limit int64) ([]byte, error) {
-	n := min(b.n, limit)
-	if b.mapped != nil {
-		return b.mapped[:n], nil
+// verify makes sure that some of what is left is ready. A value that has one
+// checksum, which is up to 1 MiB, was verified as a whole by newBody, and of a
+// larger one each piece is just before it is sent: it must not take the time
+// to read gigabytes until the first byte leaves.
+func (b *body) verify() (err error) {
+	if len(b.ready) > 0 || b.n == 0 {
+		return nil
 	}
-	return b.value.Range(b.off, n)
+	defer func() {
+		if fault := recover(); fault != nil {
+			err = faultError(fault, b.off)
+		}
+	}()
+	b.ready, err = b.value.Range(b.off, min(b.n, sendPiece))
+	return err
+}
+
+// faultError is the error for a panic of guard. Others go on.
+func faultError(r any, off int64) error {
+	if fault, ok := r.(interface {
+		runtime.Error
+		Addr() uintptr
+	}); ok {
+		return fmt.Errorf("value from byte %d on: %w: %w", off, fault, syscall.EIO)
+	}
+	panic(r)
 }
 
 // advance drops the first n bytes of what is left.
 func (b *body) advance(n int64) {
 	b.off += n
-	b.pos += n
 	b.n -= n
-	if b.mapped != nil {
-		b.mapped = b.mapped[n:]
-	}
+	b.ready = b.ready[n:]
 }
 
 // Read copies. It is for a ResponseWriter that insists on it.
@@ -77,11 +91,10 @@ func (b *body) Read(p []byte) (int, error) {
 	if b.n == 0 {
 		return 0, io.EOF
 	}
-	from, err := b.piece(int64(len(p)))
-	if err != nil {
+	if err := b.verify(); err != nil {
 		return 0, err
 	}
-	n := copy(p, from)
+	n := copy(p, b.ready)
 	b.stats.copied[b.reason].Add(uint64(n))
 	b.advance(int64(n))
 	return n, nil
@@ -99,12 +112,11 @@ func (b *body) WriteTo(w io.Writer) (int64, error) {
 	}
 	var sent int64
 	for b.n > 0 {
-		p, err := b.piece(sendPiece)
-		if err != nil {
+		if err := b.verify(); err != nil {
 			return sent, err
 		}
-		b.setDeadline(int64(len(p)))
-		n, err := w.Write(p)
+		b.setDeadline(int64(len(b.ready)))
+		n, err := w.Write(b.ready)
 		b.stats.copied[b.reason].Add(uint64(n))
 		b.advance(int64(n))
 		sent += int64(n)
@@ -124,7 +136,7 @@ type socket interface {
 // sendTo sends a header, if any, and what is left without a copy in user
 // space. It counts the bytes of the body only.
 func (b *body) sendTo(s socket, header []byte) (int64, error) {
-	if b.file == nil {
+	if !b.large {
 		return b.writeMapped(s, header)
 	}
 	raw, err := s.SyscallConn()
@@ -159,11 +171,15 @@ func (b *body) sendHeader(s socket, raw syscall.RawConn, header []byte) error {
 // sendFile has the kernel send what is left from the file. If the kernel can't,
 // handled is false and the rest is to go another way.
 func (b *body) sendFile(raw syscall.RawConn) (sent int64, handled bool, err error) {
+	file := b.value.Extents()[0]
 	for b.n > 0 {
-		want := min(b.n, sendPiece)
+		if err := b.verify(); err != nil {
+			return sent, true, err
+		}
+		want := int64(len(b.ready))
 		b.setDeadline(want)
 		counted := countingConn{RawConn: raw}
-		n, handled, err := vfs.Send(&counted, b.file, b.pos, want)
+		n, handled, err := vfs.Send(&counted, file.File, file.Offset+b.off, want)
 		if !handled {
 			return sent, false, err
 		}
@@ -182,12 +198,11 @@ func (b *body) sendFile(raw syscall.RawConn) (sent int64, handled bool, err erro
 func (b *body) writeMapped(s socket, header []byte) (int64, error) {
 	var sent int64
 	for b.n > 0 {
-		p, err := b.piece(sendPiece)
-		if err != nil {
+		if err := b.verify(); err != nil {
 			return sent, err
 		}
-		b.setDeadline(int64(len(p)))
-		vec := net.Buffers{header, p}
+		b.setDeadline(int64(len(b.ready)))
+		vec := net.Buffers{header, b.ready}
 		if len(header) == 0 {
 			vec = vec[1:]
 		}

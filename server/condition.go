@@ -1,6 +1,7 @@
 package server
 
 import (
+	"iter"
 	"net/http"
 	"strings"
 	"time"
@@ -14,12 +15,13 @@ func etagOf(v db.Version) string { return `"` + v.String() + `"` }
 // validators are what conditions of a request are held against. The zero value
 // is a key without a value.
 type validators struct {
+	version  db.Version
 	etag     string
 	modified time.Time // zero if unknown
 }
 
 func validatorsOf(v *db.Value, m *db.Metadata) validators {
-	return validators{etag: etagOf(v.Version()), modified: m.ModTime}
+	return validators{version: v.Version(), etag: etagOf(v.Version()), modified: m.ModTime}
 }
 
 // verdict is what the conditions of a request come to.
@@ -36,7 +38,7 @@ const (
 func (v validators) evaluate(r *http.Request) verdict {
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
 
-	if list := strings.Join(r.Header["If-Match"], ","); list != "" {
+	if list := listed(r, "If-Match"); list != "" {
 		if !v.matches(list, strong) {
 			return refused
 		}
@@ -44,7 +46,7 @@ func (v validators) evaluate(r *http.Request) verdict {
 		return refused
 	}
 
-	if list := strings.Join(r.Header["If-None-Match"], ","); list != "" {
+	if list := listed(r, "If-None-Match"); list != "" {
 		switch {
 		case !v.matches(list, weak):
 			return proceed
@@ -59,6 +61,38 @@ func (v validators) evaluate(r *http.Request) verdict {
 	}
 	return proceed
 }
+
+// required turns the conditions of a write, which v has met, into what must
+// still be so when it takes place:
+//
+//	If-None-Match: *         the key has no value
+//	If-None-Match: tags      nothing: a tag that has gone never comes back
+//	If-Match: tags           the version that matched, for the same reason
+//	If-Match: *              the version seen
+//	If-Unmodified-Since      the version seen, or no value if there was none
+//
+// All but the last two are exact. There the standard would allow for a value
+// that was written meanwhile, if there is one, or if the date is in the future.
+// Here that is refused: the store can't judge it together with the write, and
+// the body is gone when it can't be judged again. DELETE needs no value to be
+// required, since it fails without one.
+func (v validators) required(r *http.Request) *db.PutOptions {
+	match := listed(r, "If-Match")
+	_, err := http.ParseTime(r.Header.Get("If-Unmodified-Since"))
+	dated := err == nil && match == ""
+	switch {
+	case r.Method == http.MethodDelete && anyTag(match):
+		return &db.PutOptions{}
+	case match != "", dated && v.etag != "":
+		return &db.PutOptions{IfMatch: &v.version}
+	case dated, anyTag(listed(r, "If-None-Match")):
+		return &db.PutOptions{IfAbsent: true}
+	}
+	return &db.PutOptions{}
+}
+
+// listed is a header that is a list, in one line.
+func listed(r *http.Request, name string) string { return strings.Join(r.Header[name], ",") }
 
 // rangeApplies evaluates If-Range: a range of a value other than the one the
 // client has the rest of would be of no use to it.
@@ -91,27 +125,48 @@ const (
 )
 
 // matches reports whether the tag is in a list as If-Match and If-None-Match
-// have it. The list is read as far as it makes sense.
+// have it.
 func (v validators) matches(list string, strong bool) bool {
 	if v.etag == "" {
 		return false
 	}
-	for {
-		list = strings.TrimLeft(list, " \t,")
-		if strings.HasPrefix(list, "*") {
-			return true
-		}
-		tag, rest, ok := scanTag(list)
-		if !ok {
-			return false
-		}
+	for tag := range tags(list) {
 		if !strong {
 			tag = strings.TrimPrefix(tag, "W/")
 		}
-		if tag == v.etag {
+		if tag == v.etag || tag == "*" {
 			return true
 		}
-		list = rest
+	}
+	return false
+}
+
+// anyTag reports whether a list matches every value there can be.
+func anyTag(list string) bool {
+	for tag := range tags(list) {
+		if tag == "*" {
+			return true
+		}
+	}
+	return false
+}
+
+// tags are the entity tags in a list, read as far as it makes sense. A "*" is
+// the last one.
+func tags(list string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for {
+			list = strings.TrimLeft(list, " \t,")
+			if strings.HasPrefix(list, "*") {
+				yield("*")
+				return
+			}
+			tag, rest, ok := scanTag(list)
+			if !ok || !yield(tag) {
+				return
+			}
+			list = rest
+		}
 	}
 }
 

@@ -51,8 +51,8 @@ func (x *exchange) getValue(v *db.Value, m *db.Metadata, current validators) {
 
 	var b *body
 	if x.r.Method == http.MethodGet && part.n > 0 {
-		// Here the bytes are verified. After the header it would be too
-		// late to answer with an error.
+		// Here the first bytes are verified. After the header it would be
+		// too late to answer with an error.
 		var err error
 		if b, err = newBody(x, v, part); err != nil {
 			x.fail(err)
@@ -60,7 +60,9 @@ func (x *exchange) getValue(v *db.Value, m *db.Metadata, current validators) {
 		}
 	}
 	x.setValidators(current, m)
-	x.setDescription(m, part)
+	x.setDescription(m)
+	x.w.Header().Set("Accept-Ranges", "bytes")
+	x.w.Header().Set("Content-Length", strconv.FormatInt(part.n, 10))
 	status := http.StatusOK
 	if kind == partOfValue {
 		x.w.Header().Set("Content-Range", part.contentRange(v.Size()))
@@ -79,37 +81,6 @@ func (x *exchange) setValidators(current validators, m *db.Metadata) {
 		x.w.Header().Set("Last-Modified", current.modified.UTC().Format(http.TimeFormat))
 	}
 	x.setText("Cache-Control", m.CacheControl)
-}
-
-// setDescription sets what describes the bytes to come.
-func (x *exchange) setDescription(m *db.Metadata, part span) {
-	x.w.Header().Set("Accept-Ranges", "bytes")
-	x.w.Header().Set("Content-Length", strconv.FormatInt(part.n, 10))
-	x.w.Header().Set("Content-Type", defaultType)
-	x.setText("Content-Type", m.ContentType)
-	x.setText("Content-Encoding", m.ContentEncoding)
-	x.setText("Content-Disposition", m.ContentDisposition)
-}
-
-// defaultType is the type of a value of which none is known.
-const defaultType = "application/octet-stream"
-
-// setText sets a header from metadata, which need not have come over HTTP.
-func (x *exchange) setText(name, value string) {
-	if value != "" && visible(value) {
-		x.w.Header().Set(name, value)
-	}
-}
-
-// visible reports whether a header value is visible ASCII with blanks, which
-// is all that means the same to everyone who passes it on.
-func visible(s string) bool {
-	for i := range len(s) {
-		if (s[i] < ' ' && s[i] != '\t') || s[i] > '~' {
-			return false
-		}
-	}
-	return true
 }
 
 // send sends the body by the best way there is. If it can't be sent to the
@@ -142,7 +113,7 @@ func (x *exchange) transfer(b *body) error {
 		b.reason = byTLS
 	case !direct:
 		b.reason = byWrapped
-	case connOf(x.r) == nil && b.file == nil:
+	case connOf(x.r) == nil && !b.large:
 		b.reason = byBuffer
 	default:
 		return x.transferToSocket(b, sink)

@@ -55,12 +55,15 @@ func (h *Handler) Stats() Stats { return h.stats.load() }
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{Handler: h, w: w, r: r, rc: http.NewResponseController(w)}
 	defer func() { h.stats.request(r.Method, x.status) }()
+	x.expectBody()
 
 	// A browser must not take an uploaded text for a script.
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 
 	key, kind := splitPath(r.URL)
 	switch {
+	case !fromThisMachine(r):
+		x.problem(http.StatusMisdirectedRequest, "this server is for its own machine only: ask for localhost or 127.0.0.1")
 	case kind == badPath:
 		x.problem(http.StatusBadRequest, "the request target has no path")
 	case kind == reservedPath:
@@ -82,7 +85,8 @@ type exchange struct {
 	r      *http.Request
 	rc     *http.ResponseController
 	key    []byte
-	status int // 0 until the header is written
+	unread bool // there is a body, and its end was not seen
+	status int  // 0 until the header is written
 }
 
 // guard turns a fault in this goroutine into a panic, which net/http survives:
@@ -128,6 +132,7 @@ func (x *exchange) otherMethod(allow string) {
 // writeHeader sends the status line and the header, with a status the
 // statistics will know.
 func (x *exchange) writeHeader(status int) {
+	x.skipBody()
 	x.status = status
 	x.w.WriteHeader(status)
 }

@@ -36,7 +36,8 @@ func (x *exchange) reply(status int, contentType string, text []byte) {
 
 // failures tells what the errors of the store mean to a client. The text is
 // all that the client gets: the error itself may name files. Keys and values
-// that are too long don't get as far as the store.
+// that are too long don't get as far as the store. A body that does not have
+// its length comes from something between net/http and the handler.
 var failures = []struct {
 	err    error
 	status int
@@ -44,6 +45,8 @@ var failures = []struct {
 	log    bool // the operator has something to do
 }{
 	{db.ErrNotFound, http.StatusNotFound, "no value under this key", false},
+	{db.ErrPrecondition, http.StatusPreconditionFailed, "the present value is not as the request demands", false},
+	{db.ErrSize, http.StatusBadRequest, "the body is not as long as Content-Length says", false},
 	{db.ErrReadOnly, http.StatusForbidden, "the store is open for reading only", false},
 	{db.ErrClosed, http.StatusServiceUnavailable, "the store is closed", false},
 	{db.ErrPinnedSpace, http.StatusServiceUnavailable, "readers hold too many old segments", true},

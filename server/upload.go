@@ -1,0 +1,166 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/crowfly/crowfly/db"
+)
+
+const (
+	// uploadPiece is how much of a body must come in the time for one piece,
+	// and how much memory a client gets for the mere announcement of a body.
+	uploadPiece = 1 << 20
+
+	// heldInMemory is the size up to which the store makes room in memory
+	// for a whole value when it is told the size, see db.DB.PutReader.
+	heldInMemory = 16 << 20
+
+	// maxSkip is how much of a body nobody wants is read to keep the
+	// connection.
+	maxSkip = 256 << 10
+)
+
+// mayUpload answers a PUT whose body is refused unread, whatever it is.
+func (x *exchange) mayUpload() bool {
+	if x.r.ContentLength > x.maxBody {
+		x.tooLarge()
+		return false
+	}
+	if !x.r.ProtoAtLeast(1, 1) && len(x.r.Header["Content-Length"]) == 0 {
+		// From HTTP/1.1 on there is no body then. Here there may be one
+		// which ends with the connection, and would be lost.
+		x.problem(http.StatusLengthRequired, "HTTP/1.0 has to say the length of the value")
+		return false
+	}
+	return true
+}
+
+// upload stores the body of a PUT, or answers why not.
+func (x *exchange) upload(o *db.PutOptions) (db.Result, bool) {
+	u := &uploadReader{exchange: x, body: http.MaxBytesReader(x.w, x.r.Body, x.maxBody)}
+	r, err := u.begin()
+	var result db.Result
+	if err == nil {
+		result, err = x.store.PutReader(x.r.Context(), x.key, r, x.r.ContentLength, o)
+	}
+	switch {
+	case err == nil:
+		return result, true
+	case u.err != nil:
+		x.brokenOff(u.err)
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		x.brokenOff(err)
+	default:
+		x.fail(err)
+	}
+	return result, false
+}
+
+// brokenOff answers a PUT whose body did not come as it should have. There is
+// no telling where the next request begins.
+func (x *exchange) brokenOff(err error) {
+	x.hangUp()
+	large := (*http.MaxBytesError)(nil)
+	switch {
+	case errors.As(err, &large):
+		x.tooLarge()
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		x.problem(http.StatusRequestTimeout, "the body came too slowly")
+	default:
+		x.problem(http.StatusBadRequest, "the body ended early")
+	}
+}
+
+func (x *exchange) tooLarge() {
+	x.hangUp()
+	x.problem(http.StatusRequestEntityTooLarge, fmt.Sprintf("the limit is %d bytes", x.maxBody))
+}
+
+// uploadReader reads a body piece by piece, so that a client that stops is
+// noticed, and knows whether it was the body that failed.
+type uploadReader struct {
+	*exchange
+	body io.Reader
+	left int   // of the piece under way
+	err  error // but io.EOF
+}
+
+// begin returns what is to be read for the value. Of one that would get its
+// memory at once, the first piece has come by then, so the rest may.
+func (u *uploadReader) begin() (io.Reader, error) {
+	if n := u.r.ContentLength; n <= uploadPiece || n >= heldInMemory {
+		return u, nil
+	}
+	first := make([]byte, uploadPiece)
+	n, _ := io.ReadFull(u, first)
+	return io.MultiReader(bytes.NewReader(first[:n]), u), u.err
+}
+
+// Read implements [io.Reader].
+func (u *uploadReader) Read(p []byte) (int, error) {
+	if u.left <= 0 {
+		u.left = uploadPiece
+		u.setReadDeadline(u.pace.deadline(uploadPiece))
+	}
+	n, err := u.body.Read(p[:min(len(p), u.left)])
+	u.left -= n
+	switch err {
+	case nil:
+	case io.EOF:
+		u.bodyEnded()
+	default:
+		u.err = err
+	}
+	return n, err
+}
+
+// expectBody gives a body its time, whether the request wants it or not.
+func (x *exchange) expectBody() {
+	if x.r.ContentLength != 0 {
+		x.unread = true
+		x.setReadDeadline(x.pace.deadline(uploadPiece))
+	}
+}
+
+// bodyEnded is called at the end of the body. What comes then is for others
+// to wait for.
+func (x *exchange) bodyEnded() {
+	x.unread = false
+	x.setReadDeadline(time.Time{})
+}
+
+// skipBody gets what is left of a body out of the way of the next request, if
+// it is little. Otherwise the connection ends with the response: to skip it
+// would be to receive it. So it does if the client waits to be asked for it.
+// The deadline stays, since net/http looks for the end of it too.
+func (x *exchange) skipBody() {
+	if !x.unread {
+		return
+	}
+	if x.r.ContentLength <= maxSkip && x.r.Header.Get("Expect") == "" {
+		if _, err := io.CopyN(io.Discard, x.r.Body, maxSkip+1); err == io.EOF {
+			x.bodyEnded()
+			return
+		}
+	}
+	x.hangUp()
+}
+
+// hangUp ends the connection with the response, and the body with it. A stream
+// of HTTP/2 ends alone.
+func (x *exchange) hangUp() {
+	x.unread = false
+	if x.r.ProtoMajor == 1 {
+		x.w.Header().Set("Connection", "close")
+	}
+}
+
+// setReadDeadline goes without where there are no deadlines.
+func (x *exchange) setReadDeadline(t time.Time) { _ = x.rc.SetReadDeadline(t) }
