@@ -1,0 +1,114 @@
+// Command crowfly keeps files in a crowfly store and serves them over HTTP.
+//
+//	crowfly put data hello.txt            store a file
+//	crowfly get data hello.txt            print it
+//	crowfly import data ~/pictures        store a whole tree
+//	crowfly serve data                    answer HTTP requests
+//
+// What a command found goes to standard output, what it has to say to standard
+// error. A file named - is standard input or output. With --json a command
+// prints one JSON object a line.
+//
+// The exit code is 0 if all went well, 1 after an error, 2 if the command line
+// was wrong and 3 if a key was not found.
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/crowfly/crowfly/db"
+)
+
+// Exit codes.
+const (
+	exitOK       = 0
+	exitError    = 1
+	exitUsage    = 2
+	exitNotFound = 3
+)
+
+// commands is the command line. Each command has a file of its own.
+type commands struct {
+	Put     putCmd     `cmd:"" help:"Store a file or standard input under a key."`
+	Get     getCmd     `cmd:"" help:"Print a value or write it to a file."`
+	Rm      rmCmd      `cmd:"" help:"Remove keys."`
+	Ls      lsCmd      `cmd:"" help:"List keys in byte order."`
+	Stat    statCmd    `cmd:"" help:"Describe a store or a value."`
+	Import  importCmd  `cmd:"" help:"Store all regular files of a directory tree."`
+	Export  exportCmd  `cmd:"" help:"Write all values into a directory tree."`
+	Serve   serveCmd   `cmd:"" help:"Serve a store over HTTP."`
+	Version versionCmd `cmd:"" help:"Print the version of crowfly."`
+}
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run is main without the process around it.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	e := &env{
+		in:       stdin,
+		out:      bufio.NewWriter(stdout),
+		err:      stderr,
+		terminal: isTerminal(stdout),
+	}
+	err := dispatch(args, e)
+	if ferr := e.out.Flush(); err == nil {
+		err = ferr
+	}
+	if err != nil {
+		e.talk("crowfly: %v", err)
+	}
+	return exitCode(err)
+}
+
+// dispatch parses the command line and runs the command it asks for.
+func dispatch(args []string, e *env) error {
+	answered := false // by the parser itself: --help
+	parser, err := kong.New(&commands{},
+		kong.Name("crowfly"),
+		kong.Description("An embedded zero-copy blob store and its HTTP server."),
+		kong.Vars{"listen": defaultListen},
+		kong.KindMapper(reflect.String, kong.MapperFunc(decodeRaw)),
+		kong.Writers(e.out, e.err),
+		kong.Exit(func(int) { answered = true }),
+	)
+	if err != nil {
+		return err
+	}
+	command, err := parser.Parse(args)
+	if answered {
+		return nil
+	}
+	if err != nil {
+		return usageError{err}
+	}
+	return command.Run(e)
+}
+
+// usageError is a command line that makes no sense.
+type usageError struct{ error }
+
+func (e usageError) Error() string {
+	return fmt.Sprintf("%v (see crowfly --help)", e.error)
+}
+
+func exitCode(err error) int {
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, db.ErrNotFound):
+		return exitNotFound
+	}
+	return exitError
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/crowfly/crowfly/server"
+)
+
+const defaultListen = "127.0.0.1:7070"
+
+type serveCmd struct {
+	Dir    string        `arg:"" help:"Store directory, created if it does not exist."`
+	Listen string        `default:"${listen}" placeholder:"ADDR" help:"Address to listen on, by default ${default}."`
+	Grace  time.Duration `default:"10s" help:"How long requests may go on after the first SIGINT or SIGTERM, by default ${default}. A second signal ends them at once."`
+}
+
+func (c *serveCmd) Run(e *env) (err error) {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	signal.Ignore(syscall.SIGPIPE) // whoever read standard error may be gone
+
+	store, err := openWriter(c.Dir)
+	if err != nil {
+		return err
+	}
+	defer closeAfter(store, &err)
+
+	srv := server.New(store, &server.Options{Log: slog.New(slog.NewTextHandler(e.err, nil))})
+	listener, err := srv.Listen(c.Listen)
+	if err != nil {
+		return err
+	}
+	c.greet(e, listener.Addr())
+
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(listener) }()
+	select {
+	case err := <-served:
+		return err
+	case s := <-signals:
+		e.talk("%v: stopping", s)
+		return c.shutdown(srv, signals)
+	}
+}
+
+// greet says where the server is, in commands to paste.
+func (c *serveCmd) greet(e *env, addr net.Addr) {
+	e.talk("serving %s on http://%s, try:", c.Dir, addr)
+	for _, line := range []string{
+		"echo hello | curl -T - 'http://%s/hello.txt'",
+		"curl 'http://%s/hello.txt'",
+		"curl -r 0-3 'http://%s/hello.txt'",
+		"curl 'http://%s/?prefix=hello'",
+		"curl -X DELETE 'http://%s/hello.txt'",
+	} {
+		e.talk("  "+line, addr)
+	}
+}
+
+// shutdown lets requests come to their end, until the time is up or another
+// signal comes.
+func (c *serveCmd) shutdown(srv *server.Server, signals <-chan os.Signal) error {
+	ctx, cancel := context.WithTimeout(context.Background(), c.Grace)
+	defer cancel()
+	go func() {
+		select {
+		case <-signals:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	if err := srv.Shutdown(ctx); err != nil {
+		return fmt.Errorf("requests were cut off: %w", err)
+	}
+	return nil
+}
