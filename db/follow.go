@@ -36,6 +36,8 @@ func (db *DB) openFollower() error {
 	if _, ok := latestGeneration(names); !ok && len(segmentFiles(names)) > 0 {
 		return &CorruptError{Path: db.fs.Path(), Reason: "there are segments but no manifest"}
 	}
+	db.follow.mu.Lock()
+	defer db.follow.mu.Unlock()
 	if err := db.refresh(); err != nil {
 		return err
 	}
