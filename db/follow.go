@@ -38,6 +38,8 @@ func (db *DB) openFollower() error {
 			return err
 		}
 	}
+	db.follow.mu.Lock()
+	defer db.follow.mu.Unlock()
 	if err := db.refresh(); err != nil {
 		return err
 	}

@@ -181,6 +181,9 @@ func TestNames(t *testing.T) {
 	if gen, ok := ParseManifestName(ManifestName(77)); !ok || gen != 77 {
 		t.Error(gen, ok)
 	}
+	if !IsTempName(TempName(ManifestName(7))) || IsTempName("tmp-mine") || IsTempName(ManifestName(7)) {
+		t.Error("temporary names")
+	}
 	for _, name := range []string{"", "abc.seg", "000000000000000G.seg", "000000000000ABCD.seg", "+00000000000abcd.seg", "LOCK"} {
 		if _, ok := ParseFileName(name); ok {
 			t.Errorf("%q taken for a segment", name)

@@ -57,8 +57,13 @@ func ParseManifestName(name string) (gen uint64, ok bool) {
 // removes leftovers.
 func TempName(what string) string { return tempPrefix + what }
 
-// IsTempName reports whether a file is a leftover of TempName.
-func IsTempName(name string) bool { return strings.HasPrefix(name, tempPrefix) }
+// IsTempName reports whether a file is a leftover of TempName, and not
+// somebody else's that happens to begin like one.
+func IsTempName(name string) bool {
+	what, ok := strings.CutPrefix(name, tempPrefix)
+	_, isManifest := ParseManifestName(what)
+	return ok && isManifest
+}
 
 // parseHex takes exactly the 16 lower-case digits that names are written with,
 // so that one file never goes by two names.
