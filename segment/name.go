@@ -62,7 +62,8 @@ func TempName(what string) string { return tempPrefix + what }
 func IsTempName(name string) bool {
 	what, ok := strings.CutPrefix(name, tempPrefix)
 	_, isManifest := ParseManifestName(what)
-	return ok && isManifest
+	_, isBlob := ParseBlobName(what)
+	return ok && (isManifest || isBlob)
 }
 
 // parseHex takes exactly the 16 lower-case digits that names are written with,
