@@ -38,7 +38,7 @@ func TestCutFileIsNotPadded(t *testing.T) {
 	var log bytes.Buffer
 	s, addr := start(t, store, &Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 	c := dial(t, addr)
-	c.send("GET /large HTTP/1.1\r\nHost: test\r\n\r\n")
+	c.send("GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	if _, err := c.in.ReadByte(); err != nil { // it has begun, and will fill the buffers
 		t.Fatal(err)
 	}

@@ -180,7 +180,7 @@ func (w *wire) do(method, target, body string, header ...string) reply {
 	if body != "" || method == http.MethodPut {
 		header = append(header, fmt.Sprintf("Content-Length: %d", len(body)))
 	}
-	w.send(method + " " + target + " HTTP/1.1\r\nHost: test\r\n" + lines(header) + "\r\n" + body)
+	w.send(method + " " + target + " HTTP/1.1\r\nHost: localhost\r\n" + lines(header) + "\r\n" + body)
 	return w.receive(method)
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,9 +22,10 @@ const (
 
 // listQuery is what a listing is asked for.
 type listQuery struct {
-	prefix string
-	start  string // the first key that may be listed
-	limit  int
+	prefix    string
+	delimiter string // "" for none
+	start     string // the first key that may be listed
+	limit     int    // of keys and rolled-up prefixes together
 }
 
 // parseListQuery reads the query of a listing. A parameter it does not know
@@ -41,6 +43,8 @@ func parseListQuery(raw string) (listQuery, error) {
 		switch name {
 		case "prefix":
 			q.prefix = list[0]
+		case "delimiter":
+			q.delimiter = list[0]
 		case "start":
 			q.start = list[0]
 		case "limit":
@@ -61,7 +65,23 @@ func (q listQuery) from(start []byte) string {
 	if q.prefix != "" {
 		values.Set("prefix", q.prefix)
 	}
+	if q.delimiter != "" {
+		values.Set("delimiter", q.delimiter)
+	}
 	return "?" + values.Encode()
+}
+
+// rollUp returns what a key is listed as a part of: itself up to the first
+// delimiter behind the prefix. There may be none.
+func (q listQuery) rollUp(key []byte) (common []byte, ok bool) {
+	if q.delimiter == "" {
+		return nil, false
+	}
+	i := bytes.Index(key[len(q.prefix):], []byte(q.delimiter))
+	if i < 0 {
+		return nil, false
+	}
+	return key[:len(q.prefix)+i+len(q.delimiter)], true
 }
 
 // list answers GET and HEAD of the empty key: a page of keys in order.
@@ -73,7 +93,7 @@ func (x *exchange) list() {
 		return
 	}
 	x.w.Header().Set("Vary", "Accept")
-	var page pageWriter = &jsonPage{}
+	var page pageWriter = &jsonPage{rolls: q.delimiter != ""}
 	if wantsText(x.r.Header) {
 		page = &textPage{}
 	}
@@ -96,20 +116,49 @@ func (x *exchange) fill(page pageWriter, q listQuery) (next string, err error) {
 		return "", err
 	}
 	defer s.Close()
-	keys := 0
-	for key, entry := range s.Prefix([]byte(q.prefix), []byte(q.start)) {
-		if err := entry.Err(); err != nil {
-			return "", err
+	entries := 0
+	start, end := []byte(max(q.start, q.prefix)), behind([]byte(q.prefix))
+	for start != nil {
+		var common []byte // of the keys that come next
+		for key, entry := range s.Range(start, end) {
+			if err := entry.Err(); err != nil {
+				return "", err
+			}
+			if entries == q.limit || page.size() >= maxPageBytes {
+				return q.from(key), nil
+			}
+			entries++
+			var rolled bool
+			if common, rolled = q.rollUp(key); rolled {
+				break
+			}
+			if err := page.add(key, &entry); err != nil {
+				return "", err
+			}
 		}
-		if keys == q.limit || page.size() >= maxPageBytes {
-			return q.from(key), nil
+		if common == nil {
+			break
 		}
-		if err := page.add(key, &entry); err != nil {
-			return "", err
-		}
-		keys++
+		// What lies below may be most of the store. It is not looked at.
+		page.addPrefix(common)
+		start = behind(common)
 	}
 	return "", nil
+}
+
+// behind is the first key after all that begin with prefix, or nil if there
+// can't be one.
+func behind(prefix []byte) []byte {
+	n := len(prefix)
+	for n > 0 && prefix[n-1] == 0xff {
+		n--
+	}
+	if n == 0 {
+		return nil
+	}
+	end := bytes.Clone(prefix[:n])
+	end[n-1]++
+	return end
 }
 
 // wantsText reports whether a client asks for plain text and not for JSON.
@@ -121,17 +170,23 @@ func wantsText(h http.Header) bool {
 // pageWriter is one form of a listing.
 type pageWriter interface {
 	add(key []byte, e *db.Entry) error
+	addPrefix(prefix []byte)
 	size() int
 	finish(next string) (contentType string, text []byte)
 }
 
-// textPage has the path of each key on a line.
+// textPage has the path of each key and prefix on a line. They can be told
+// apart: no key has the delimiter where each prefix ends with it.
 type textPage struct{ bytes.Buffer }
 
 func (p *textPage) add(key []byte, _ *db.Entry) error {
-	p.WriteString(pathOf(key))
-	p.WriteByte('\n')
+	p.addPrefix(key)
 	return nil
+}
+
+func (p *textPage) addPrefix(prefix []byte) {
+	p.WriteString(pathOf(prefix))
+	p.WriteByte('\n')
 }
 
 func (p *textPage) size() int { return p.Len() }
@@ -140,8 +195,12 @@ func (p *textPage) finish(string) (string, []byte) {
 	return "text/plain; charset=utf-8", p.Bytes()
 }
 
-// jsonPage is {"keys": [listEntry...], "next": "?start=..."}.
-type jsonPage struct{ bytes.Buffer }
+// jsonPage is {"keys": [listEntry...], "prefixes": [listPrefix...],
+// "next": "?start=..."}, with prefixes if there is a delimiter.
+type jsonPage struct {
+	keys, prefixes bytes.Buffer
+	rolls          bool // there is a delimiter
+}
 
 // listEntry is a key in a listing in JSON.
 type listEntry struct {
@@ -153,6 +212,12 @@ type listEntry struct {
 	Modified    time.Time `json:"modified,omitzero"`
 }
 
+// listPrefix is the common beginning of keys in a listing in JSON.
+type listPrefix struct {
+	Prefix string `json:"prefix"` // for people, as the key of a listEntry
+	Path   string `json:"path"`   // for programs: as if it were a key
+}
+
 func (p *jsonPage) add(key []byte, e *db.Entry) error {
 	m, err := e.Metadata()
 	if err != nil {
@@ -161,7 +226,7 @@ func (p *jsonPage) add(key []byte, e *db.Entry) error {
 	if m.ContentType == "" {
 		m.ContentType = defaultType
 	}
-	text, err := json.Marshal(listEntry{
+	addJSON(&p.keys, listEntry{
 		Key:         string(key),
 		Path:        pathOf(key),
 		Size:        e.Size(),
@@ -169,21 +234,32 @@ func (p *jsonPage) add(key []byte, e *db.Entry) error {
 		ContentType: m.ContentType,
 		Modified:    m.ModTime,
 	})
-	if err != nil {
-		return err
-	}
-	if p.Len() > 0 {
-		p.WriteString(",\n")
-	}
-	p.Write(text)
 	return nil
 }
 
-func (p *jsonPage) size() int { return p.Len() }
+func (p *jsonPage) addPrefix(prefix []byte) {
+	addJSON(&p.prefixes, listPrefix{string(prefix), pathOf(prefix)})
+}
+
+// addJSON adds an element to a list.
+func addJSON(list *bytes.Buffer, element any) {
+	text, err := json.Marshal(element)
+	if err != nil {
+		panic(err) // strings, numbers and the times a value can have always encode
+	}
+	if list.Len() > 0 {
+		list.WriteString(",\n")
+	}
+	list.Write(text)
+}
+
+func (p *jsonPage) size() int { return p.keys.Len() + p.prefixes.Len() }
 
 func (p *jsonPage) finish(next string) (string, []byte) {
-	text := append([]byte(`{"keys":[`), p.Bytes()...)
-	text = append(text, ']')
+	text := slices.Concat([]byte(`{"keys":[`), p.keys.Bytes(), []byte("]"))
+	if p.rolls {
+		text = slices.Concat(text, []byte(`,"prefixes":[`), p.prefixes.Bytes(), []byte("]"))
+	}
 	if next != "" {
 		text = append(text, `,"next":`+strconv.Quote(next)...) // percent-encoded, so plain ASCII
 	}

@@ -3,7 +3,9 @@ package server
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -14,8 +16,9 @@ import (
 
 // page is a page of a listing in JSON.
 type page struct {
-	Keys []listEntry
-	Next string
+	Keys     []listEntry
+	Prefixes []listPrefix
+	Next     string
 }
 
 func getPage(t *testing.T, c *wire, query string) page {
@@ -165,5 +168,173 @@ func TestListLargeKeys(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("%d keys by pages, want %d", len(got), len(want))
+	}
+}
+
+// TestRollUp compares listings with a delimiter with the plain way to make one,
+// page by page, in both forms.
+func TestRollUp(t *testing.T) {
+	store := openStore(t)
+	random := rand.New(rand.NewPCG(3, 4))
+	alphabet := []string{"a", "b", "/", "//", "\xff", "\xff\xff", "%", "+", "é", "\x00", "-"}
+	keys := awkwardKeys()
+	for range 1500 {
+		var key string
+		for range 1 + random.IntN(7) {
+			key += alphabet[random.IntN(len(alphabet))]
+		}
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	keys = slices.Compact(keys)
+	for _, key := range keys {
+		put(t, store, key, nil, nil)
+	}
+	_, addr := start(t, store, nil)
+	c := dial(t, addr)
+	for range 150 {
+		pick := func(most int) (s string) {
+			for range random.IntN(most + 1) {
+				s += alphabet[random.IntN(len(alphabet))]
+			}
+			return s
+		}
+		prefix, delimiter, from, limit := pick(2), alphabet[random.IntN(len(alphabet))]+pick(1), pick(2), 1+random.IntN(60)
+		want := rolledUp(keys, prefix, delimiter, from)
+		query := "?" + url.Values{"prefix": {prefix}, "delimiter": {delimiter}, "start": {from}, "limit": {fmt.Sprint(limit)}}.Encode()
+		got, pages := walkRolled(t, c, query)
+		if !slices.Equal(got, want) {
+			t.Fatalf("%s: %d entries by pages, want %d:\n%q\n%q", query, len(got), len(want), got, want)
+		}
+		if wantPages := max(1, (len(want)+limit-1)/limit); pages != wantPages {
+			t.Errorf("%s: %d pages of %d, want %d", query, pages, limit, wantPages)
+		}
+		if text := walkText(t, c, query); !slices.Equal(text, want) {
+			t.Fatalf("%s: %d lines of text, want %d", query, len(text), len(want))
+		}
+	}
+}
+
+// rolledUp are the paths a listing should have, in order.
+func rolledUp(keys []string, prefix, delimiter, from string) (paths []string) {
+	for _, key := range keys {
+		rest, ok := strings.CutPrefix(key, prefix)
+		if !ok || key < from {
+			continue
+		}
+		if before, _, ok := strings.Cut(rest, delimiter); ok {
+			key = prefix + before + delimiter
+		}
+		if path := pathOf([]byte(key)); len(paths) == 0 || paths[len(paths)-1] != path {
+			paths = append(paths, path)
+		}
+	}
+	return paths
+}
+
+// walkRolled merges the keys and prefixes of each page.
+func walkRolled(t *testing.T, c *wire, query string) (paths []string, pages int) {
+	t.Helper()
+	for {
+		p := getPage(t, c, query)
+		pages++
+		var keys []string
+		for _, e := range p.Keys {
+			keys = append(keys, unescape(t, e.Path))
+		}
+		for _, e := range p.Prefixes {
+			keys = append(keys, unescape(t, e.Path))
+		}
+		slices.Sort(keys)
+		for _, key := range keys {
+			paths = append(paths, pathOf([]byte(key)))
+		}
+		if p.Next == "" {
+			return paths, pages
+		}
+		query = p.Next
+	}
+}
+
+func unescape(t *testing.T, path string) string {
+	t.Helper()
+	key, err := url.PathUnescape(path[1:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// walkText follows the Link headers.
+func walkText(t *testing.T, c *wire, query string) (paths []string) {
+	t.Helper()
+	for {
+		got := c.do("GET", "/"+query, "", "Accept: text/plain")
+		got.wantStatus(t, 200)
+		for line := range strings.Lines(string(got.body)) {
+			paths = append(paths, strings.TrimSuffix(line, "\n"))
+		}
+		next, ok := strings.CutPrefix(got.Header.Get("Link"), "<")
+		if !ok {
+			return paths
+		}
+		query, _, _ = strings.Cut(next, ">")
+	}
+}
+
+// TestRollUpForm: what a client sees that looks at a tree level by level.
+func TestRollUpForm(t *testing.T) {
+	store := openStore(t)
+	for _, key := range []string{"a", "b c/1", "b c/2", "b c/d/3", "\xff/1"} {
+		put(t, store, key, nil, nil)
+	}
+	_, addr := start(t, store, nil)
+	c := dial(t, addr)
+	p := getPage(t, c, "?delimiter=/")
+	want := []listPrefix{{"b c/", "/b%20c/"}, {"\ufffd/", "/%FF/"}}
+	if len(p.Keys) != 1 || p.Keys[0].Path != "/a" || !slices.Equal(p.Prefixes, want) {
+		t.Errorf("top: %+v", p)
+	}
+	p = getPage(t, c, "?delimiter=/&prefix="+p.Prefixes[0].Path[1:]) // a path needs no more escaping
+	if len(p.Keys) != 2 || !slices.Equal(p.Prefixes, []listPrefix{{"b c/d/", "/b%20c/d/"}}) {
+		t.Errorf("below: %+v", p)
+	}
+	for query, want := range map[string]string{
+		"?delimiter=/&prefix=zzz": `{"keys":[],"prefixes":[]}` + "\n",
+		"?delimiter=&prefix=zzz":  `{"keys":[]}` + "\n",
+		"?delimiter&prefix=zzz":   `{"keys":[]}` + "\n",
+	} {
+		if got := c.do("GET", "/"+query, ""); string(got.body) != want {
+			t.Errorf("%s: %q", query, got.body)
+		}
+	}
+	c.do("GET", "/?delimiter=/&delimiter=x", "").wantStatus(t, 400)
+}
+
+// TestRollUpSkips: to list the top of a tree costs no look at what is below.
+func TestRollUpSkips(t *testing.T) {
+	store := openStore(t)
+	var b db.Batch
+	for i := range 60_000 {
+		b.Put(fmt.Appendf(nil, "%d/%05d", i%3, i), nil, nil)
+	}
+	if err := store.Apply(&b, nil); err != nil {
+		t.Fatal(err)
+	}
+	h := NewHandler(store, nil)
+	took := func(query string) time.Duration {
+		best := time.Hour
+		for range 5 {
+			began := time.Now()
+			if w := ask(h, "GET", "/"+query, http.Header{}, ""); w.Code != 200 {
+				t.Fatal(w.Body)
+			}
+			best = min(best, time.Since(began))
+		}
+		return best
+	}
+	took("") // sorts the keys
+	if top, page := took("?delimiter=/"), took("?limit=1000"); top > page/2 {
+		t.Errorf("3 prefixes took %v, 1000 keys %v", top, page)
 	}
 }

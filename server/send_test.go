@@ -270,7 +270,7 @@ func TestPipelined(t *testing.T) {
 	var order []string
 	for key := range values {
 		order = append(order, key, key)
-		c.send("GET /" + key + " HTTP/1.1\r\nHost: test\r\n\r\nHEAD /" + key + " HTTP/1.1\r\nHost: test\r\n\r\n")
+		c.send("GET /" + key + " HTTP/1.1\r\nHost: localhost\r\n\r\nHEAD /" + key + " HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	}
 	for i, key := range order {
 		if i%2 == 1 {
@@ -349,7 +349,7 @@ func getRanges(t *testing.T, c *wire, values [][]byte, seed uint64, n int) {
 		value := values[i]
 		off := random.IntN(len(value))
 		end := off + 1 + random.IntN(len(value)-off)
-		fmt.Fprintf(c, "GET /%d HTTP/1.1\r\nHost: test\r\nRange: bytes=%d-%d\r\n\r\n", i, off, end-1)
+		fmt.Fprintf(c, "GET /%d HTTP/1.1\r\nHost: localhost\r\nRange: bytes=%d-%d\r\n\r\n", i, off, end-1)
 		resp, err := http.ReadResponse(c.in, nil)
 		if err != nil {
 			t.Error(err)
@@ -368,7 +368,7 @@ func askForLarge(t *testing.T, addr string) *wire {
 	t.Helper()
 	c := dial(t, addr)
 	c.SetReadBuffer(4096)
-	c.send("GET /large HTTP/1.1\r\nHost: test\r\n\r\n")
+	c.send("GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	return c
 }
 
@@ -426,7 +426,7 @@ func TestStuckReaderOfLittle(t *testing.T) {
 	_, addr := start(t, store, nil, fastPace(200*time.Millisecond))
 	for _, target := range []string{"/k", "/none"} {
 		c := dial(t, addr)
-		requests := bytes.Repeat([]byte("GET "+target+" HTTP/1.1\r\nHost: test\r\n\r\n"), 100)
+		requests := bytes.Repeat([]byte("GET "+target+" HTTP/1.1\r\nHost: localhost\r\n\r\n"), 100)
 		var err error
 		for end := time.Now().Add(10 * time.Second); err == nil && time.Now().Before(end); {
 			c.SetWriteDeadline(end)
@@ -447,7 +447,7 @@ func TestSlowReader(t *testing.T) {
 	const grace = time.Second
 	s, addr := start(t, store, nil, fastPace(grace))
 	c := dial(t, addr)
-	c.send("GET /large HTTP/1.1\r\nHost: test\r\n\r\n")
+	c.send("GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	resp, err := http.ReadResponse(c.in, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -18,9 +18,9 @@ const (
 	// and how much memory a client gets for the mere announcement of a body.
 	uploadPiece = 1 << 20
 
-	// heldInMemory is the size up to which the store makes room in memory
-	// for a whole value when it is told the size, see db.DB.PutReader.
-	heldInMemory = 16 << 20
+	// heldInMemory is the size below which the store may make room in memory
+	// for a whole value when it is told the size, see db.Options.BlobSize.
+	heldInMemory = 32 << 20
 
 	// maxSkip is how much of a body nobody wants is read to keep the
 	// connection.

@@ -43,7 +43,7 @@ func upload(c *wire, key string, value []byte, chunked bool) reply {
 	if !chunked {
 		return c.do("PUT", "/"+key, string(value))
 	}
-	c.send("PUT /" + key + " HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n")
+	c.send("PUT /" + key + " HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
 	for len(value) > 0 {
 		n := min(len(value), 100_000)
 		c.send(fmt.Sprintf("%x\r\n%s\r\n", n, value[:n]))
@@ -64,7 +64,7 @@ func TestPutShort(t *testing.T) {
 		"chunk":   "Transfer-Encoding: chunked\r\n\r\n99\r\nonly this",
 	} {
 		c := dial(t, addr)
-		c.send("PUT /" + name + " HTTP/1.1\r\nHost: test\r\n" + request)
+		c.send("PUT /" + name + " HTTP/1.1\r\nHost: localhost\r\n" + request)
 		c.CloseWrite()
 		got := c.receive("PUT")
 		got.wantStatus(t, 400)
@@ -72,7 +72,7 @@ func TestPutShort(t *testing.T) {
 		wantAbsent(t, store, name)
 
 		c = dial(t, addr)
-		c.send("PUT /" + name + " HTTP/1.1\r\nHost: test\r\n" + request)
+		c.send("PUT /" + name + " HTTP/1.1\r\nHost: localhost\r\n" + request)
 		c.SetLinger(0)
 		c.Close()
 	}
@@ -86,7 +86,7 @@ func TestPutTooSlow(t *testing.T) {
 	store := openStore(t)
 	_, addr := start(t, store, nil, fastPace(300*time.Millisecond))
 	c := dial(t, addr)
-	c.send("PUT /k HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\n")
+	c.send("PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n")
 	for range 5 { // a byte now and then does not help
 		c.send("x")
 		time.Sleep(10 * time.Millisecond)
@@ -120,7 +120,7 @@ func TestPutTooLargeIsNotRead(t *testing.T) {
 	_, addr := start(t, store, &Options{MaxBody: 100})
 
 	c := dial(t, addr) // the answer comes before the body
-	c.send("PUT /k HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n")
+	c.send("PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
 	got := c.receive("PUT")
 	got.wantStatus(t, 413)
 	checkHeader(t, got, "Connection", "close")
@@ -142,13 +142,24 @@ func TestLargestValue(t *testing.T) {
 	}
 }
 
+// TestPutWithoutLength: since HTTP/1.1 that is an empty body. Before, it is one
+// of unknown length.
 func TestPutWithoutLength(t *testing.T) {
 	store := openStore(t)
 	_, addr := start(t, store, nil)
 	c := dial(t, addr)
-	c.send("PUT /k HTTP/1.1\r\nHost: test\r\n\r\n")
+	c.send("PUT /empty HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	c.receive("PUT").wantStatus(t, 201)
+	if value, err := store.Get(nil, []byte("empty")); err != nil || len(value) != 0 {
+		t.Errorf("got %q, %v", value, err)
+	}
+	c = dial(t, addr)
+	c.send("PUT /k HTTP/1.0\r\n\r\nvalue")
 	c.receive("PUT").wantStatus(t, 411)
 	wantAbsent(t, store, "k")
+	c = dial(t, addr)
+	c.send("PUT /k HTTP/1.0\r\nContent-Length: 5\r\n\r\nvalue")
+	c.receive("PUT").wantStatus(t, 201)
 }
 
 // TestLengthAndChunked: two lengths for one body are how requests get smuggled.
@@ -156,7 +167,7 @@ func TestLengthAndChunked(t *testing.T) {
 	store := openStore(t)
 	_, addr := start(t, store, nil)
 	c := dial(t, addr)
-	c.send("PUT /k HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!")
+	c.send("PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!")
 	c.receive("PUT").wantStatus(t, 400)
 	wantAbsent(t, store, "k")
 }
@@ -166,7 +177,7 @@ func TestExpectContinue(t *testing.T) {
 	_, addr := start(t, store, &Options{MaxBody: 100})
 	expect := func(n int) *wire {
 		c := dial(t, addr)
-		c.send(fmt.Sprintf("PUT /k HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", n))
+		c.send(fmt.Sprintf("PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", n))
 		return c
 	}
 	c := expect(5)
@@ -181,7 +192,7 @@ func TestExpectContinue(t *testing.T) {
 	c.receive("PUT").wantStatus(t, 413)
 
 	c = dial(t, addr) // a GET with it gets its value and no 100
-	c.send("GET /k HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+	c.send("GET /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
 	got := c.receive(http.MethodGet)
 	got.wantStatus(t, 200)
 	got.wantBody(t, []byte("hello"))
