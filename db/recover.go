@@ -44,6 +44,9 @@ func (db *DB) recover() error {
 	db.manifests = &manifestOwner{fs: db.fs, current: m, epoch: m.epoch + 1}
 	db.writer.seq = m.nextSeq - 1
 	db.writer.nextID = m.nextID
+	for _, id := range files {
+		db.writer.nextID = max(db.writer.nextID, id+1)
+	}
 	if err := db.checkStrays(m, files); err != nil {
 		return err
 	}
@@ -74,7 +77,6 @@ func segmentFiles(names []string) (ids []segment.ID) {
 // out yet was acknowledged by a run whose manifest is gone.
 func (db *DB) checkStrays(m *manifest, files []segment.ID) error {
 	for _, id := range files {
-		db.writer.nextID = max(db.writer.nextID, id+1)
 		if m.entry(id) != nil {
 			continue
 		}
