@@ -87,13 +87,20 @@ func (db *DB) Refresh() error {
 // may vanish meanwhile if, and only if, there is a newer manifest.
 func (db *DB) refresh() error {
 	for range followAttempts {
+		alive, err := db.fs.Locked(segment.LockName)
+		if err != nil {
+			return err
+		}
 		names, err := db.fs.List()
 		if err != nil {
 			return err
 		}
 		m, err := readManifest(db.fs, names)
+		if err == nil && m != nil && !alive && m.generation != db.follow.manifest.generation {
+			err = db.checkStrays(m, segmentFiles(names))
+		}
 		if err == nil && m != nil {
-			err = db.followManifest(m)
+			err = db.followManifest(m, alive)
 		}
 		if err == nil || !db.superseded(names) {
 			return err
@@ -116,8 +123,8 @@ func (db *DB) superseded(names []string) bool {
 // followManifest applies what is new: first everything is read and verified,
 // then readers get the new segments, then the index entries, and at last the
 // segments that left the manifest go, with all entries that still name them.
-func (db *DB) followManifest(m *manifest) error {
-	n := &news{db: db, m: m, applied: make(map[segment.ID]int64)}
+func (db *DB) followManifest(m *manifest, alive bool) error {
+	n := &news{db: db, m: m, alive: alive, applied: make(map[segment.ID]int64)}
 	if err := n.read(); err != nil {
 		return err
 	}
@@ -131,6 +138,7 @@ func (db *DB) followManifest(m *manifest) error {
 type news struct {
 	db      *DB
 	m       *manifest
+	alive   bool // is there a writer?
 	changes []index.Change
 	applied map[segment.ID]int64
 }
@@ -191,10 +199,6 @@ func (n *news) readSegment(seg *segment.Segment, e *entry) error {
 // writer only what is known to be synced, without one every complete batch,
 // as the next writer will do.
 func (n *news) durableEnd(seg *segment.Segment, e *entry, from int64) (int64, error) {
-	alive, err := n.db.fs.Locked(segment.LockName)
-	if err != nil {
-		return 0, err
-	}
 	tail, err := seg.FollowTail(from)
 	if err != nil {
 		return 0, err
@@ -203,7 +207,7 @@ func (n *news) durableEnd(seg *segment.Segment, e *entry, from int64) (int64, er
 	if tail.Valid < proven {
 		return 0, unverified(seg, tail.Valid, proven)
 	}
-	if alive {
+	if n.alive {
 		return proven, nil
 	}
 	return tail.Valid, nil

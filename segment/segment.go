@@ -220,7 +220,7 @@ func (s *Segment) RecoverTail(proven int64) Tail {
 	return t
 }
 
-// FollowTail looks at what a live writer in another process has appended
+// FollowTail looks at what another process has appended, or is appending,
 // behind from, up to the present size of the file. Complete batches below
 // Proven are safe to show. It leaves Len as it is, see Grow.
 func (s *Segment) FollowTail(from int64) (Tail, error) {
@@ -229,10 +229,25 @@ func (s *Segment) FollowTail(from int64) (Tail, error) {
 		return Tail{}, err
 	}
 	size = min(size, int64(len(s.mem)))
+	t, err := s.scanTail(from, size)
+	if err == nil && t.Valid < t.Proven {
+		// We may have met the writer in the middle of a write. What is below
+		// its mark is whole by now, or damaged.
+		var again Tail
+		again, err = s.scanTail(t.Valid, size)
+		again.note(t.Proven, t.MaxSeq)
+		t = again
+	}
+	return t, err
+}
+
+func (s *Segment) scanTail(from, size int64) (Tail, error) {
 	if err := s.m.Refresh(from, size); err != nil {
 		return Tail{}, err
 	}
-	return scanBatches(s.mem[:size], from, s.header.Salt), nil
+	t := scanBatches(s.mem[:size], from, s.header.Salt)
+	t.probe(s.mem[:size], t.Valid, s.header.Salt)
+	return t, nil
 }
 
 // Grow lets readers see more of a segment that another process writes: up to
