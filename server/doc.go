@@ -12,38 +12,61 @@
 // /-/ belong to the server; a key that begins so is written /%2D/...
 //
 //	GET, HEAD /KEY   200, 206 a range, 304, 404, 412, 416
-//	PUT       /KEY   201 created, 204 replaced, 400, 403, 408, 411, 412, 413, 507
+//	PUT       /KEY   201 created, 204 replaced, 400, 403, 408, 411, 412, 413, 431, 507
 //	DELETE    /KEY   204, 403, 404, 412
 //	GET, HEAD /      a page of the listing: 200, 400
 //	OPTIONS          204 with Allow
 //
 // Any of them may answer 414 for a key of more than 65,535 bytes, 500 for
 // damage, which the log tells more about, and 503 when the store is closed.
-// Errors come as application/problem+json.
+// Errors come as application/problem+json, but for a request that net/http
+// can't read, which it refuses by itself.
 //
 // # Values
 //
 // The entity tag is the version of the value, so it is strong, and never comes
 // back, even if the same bytes do. If-Match, If-None-Match, If-Modified-Since,
-// If-Unmodified-Since and If-Range work as in RFC 9110. For PUT and DELETE they
-// are held against the value just before the write and not yet in one step
-// with it: of two clients that write at the same moment both may pass.
+// If-Unmodified-Since and If-Range work as in RFC 9110.
 //
 // A Range is answered if it is a single range of bytes. Any other is ignored,
 // as the standard allows, and the whole value sent.
 //
-// PUT stores Content-Type, Cache-Control, Content-Encoding and
-// Content-Disposition (visible ASCII) with the value, and the time. The body
-// is held in memory until all of it has come, up to db.MaxValue or
-// [Options].MaxBody. Nothing is stored if it ends early.
+// PUT stores with the value the time, Content-Type, Cache-Control,
+// Content-Encoding, Content-Disposition and any headers X-Meta-NAME, of
+// visible ASCII and 32 KiB together. GET and HEAD return them, the names in
+// the form of net/http: X-Meta-Some-Name.
+//
+// # Writing
+//
+// The body of a PUT has a Content-Length or is chunked, and may have up to
+// [Options].MaxBody bytes. A small one is held in memory until all of it has
+// come, a large one goes to a file as it comes, see db.DB.PutReader. Nothing
+// is stored, and nothing stays behind, if it ends early.
+//
+// What can be refused without the body is refused before it is read, so a
+// client with a large one should send Expect: 100-continue. A connection goes
+// on after a refusal if the body that is left is short, and ends otherwise.
+//
+// Conditions are judged twice: before the body is read, and in one step with
+// the write, so of all clients that write under the same one at the same moment
+// a single one succeeds and the others get 412:
+//
+//	If-None-Match: *      create it, if it is not there
+//	If-Match: ETAG        replace or delete this very version
+//
+// Two forms refuse more than the standard asks for. If-Match: * for a PUT and
+// If-Unmodified-Since hold only as long as the value is the one that was there
+// when the request came: if it is replaced while the body is coming the answer
+// is 412, though the new one might do as well.
 //
 // # Listing
 //
 // GET / lists keys in the order of their bytes. All parameters are optional:
 //
-//	prefix   only keys that begin so
-//	start    the first key that may be listed, included
-//	limit    how many, 1 to 1000, which is the default
+//	prefix     only keys that begin so
+//	delimiter  keys that have it behind the prefix are rolled up, see below
+//	start      the first key that may be listed, included
+//	limit      how many, 1 to 1000, which is the default
 //
 // A page may have fewer than limit keys, also if more follow. Whether more
 // follow is told by a reference to the next page, relative to the request's
@@ -54,8 +77,21 @@
 //	  "content_type":"text/plain","modified":"2026-01-02T03:04:05Z"}],
 //	  "next":"?limit=1&start=c"}
 //
+// With a delimiter, all keys that are the same up to the first one behind the
+// prefix are listed as one entry in "prefixes", which ends with the delimiter.
+// It counts as one of limit, and costs no more than a key however many it
+// stands for. Its path is what would be the path of a key. Without the first
+// slash it is, as it is, the prefix to ask for what lies below:
+//
+//	GET /?delimiter=/&prefix=photos/
+//
+//	{"keys":[...],"prefixes":[{"prefix":"photos/new year/",
+//	  "path":"/photos/new%20year/"}]}
+//
 // A client that accepts text/plain, and no JSON, gets the path of each key on
-// a line. Each page is one moment of the store; two pages may be two.
+// a line, in order, and of each prefix, which is told from a key by its end:
+// no key that is listed has the delimiter behind the prefix. Each page is one
+// moment of the store; two pages may be two.
 //
 // # The send path
 //
@@ -78,8 +114,14 @@
 //
 // net/http writes headers by itself, before the body and with a system call
 // of its own. A Server's connection keeps the header back until the body is
-// there, see conn.go. The bytes are verified before the header is written;
-// the value is held until the last byte has left.
+// there, see conn.go. The value is held until the last byte has left.
+//
+// The bytes are verified on their first use, as the options of the store say.
+// A value of up to 1 MiB is verified before the header is written, and of a
+// larger one the first 4 MiB of what is asked for; if they are damaged the
+// answer is 500. Every further 4 MiB are verified just before they leave, so
+// that the first byte need not wait until gigabytes have been read. If they are
+// damaged the connection is cut off.
 //
 // # What takes it away
 //
@@ -104,6 +146,24 @@
 // of a response and 1 MiB of an upload. The deadlines of a Handler replace the
 // ReadTimeout and WriteTimeout of the server it runs in.
 //
+// An upload takes as much memory as has come of it, and 1 MiB to begin with, up
+// to the size from which the store writes to a file (db.Options.BlobSize), and
+// then no more than 1 MiB. Where its length is known disk space is set aside at
+// once for a large one, so that a full disk is known before the body has come.
+//
 // There is no limit yet on connections, nor on the memory of all uploads
 // together.
+//
+// # Browsers
+//
+// Any page that a browser shows may send requests to this machine. A [Server]
+// answers 421 unless the Host is localhost, a name below it or a loopback
+// address, or there is none: else a page could have its own name resolved to
+// 127.0.0.1, and read the store as a part of its site. A proxy before it must
+// ask for such a host. A [Handler] in another server leaves that to it.
+//
+// Stored values come with X-Content-Type-Options: nosniff, and all but PDF
+// files, which browsers would not show then, with Content-Security-Policy:
+// sandbox, so that a stored page can be looked at but its scripts don't run.
+// Images, sound and films are shown.
 package server

@@ -192,7 +192,7 @@ func TestRollUp(t *testing.T) {
 	}
 	_, addr := start(t, store, nil)
 	c := dial(t, addr)
-	for range 150 {
+	for range 70 {
 		pick := func(most int) (s string) {
 			for range random.IntN(most + 1) {
 				s += alphabet[random.IntN(len(alphabet))]

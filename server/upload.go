@@ -48,15 +48,15 @@ func (x *exchange) upload(o *db.PutOptions) (db.Result, bool) {
 	r, err := u.begin()
 	var result db.Result
 	if err == nil {
-		result, err = x.store.PutReader(x.r.Context(), x.key, r, x.r.ContentLength, o)
+		// The context counts while the body comes, see Read. Later it may
+		// end because the client has closed its half of the connection.
+		result, err = x.store.PutReader(context.WithoutCancel(x.r.Context()), x.key, r, x.r.ContentLength, o)
 	}
 	switch {
 	case err == nil:
 		return result, true
 	case u.err != nil:
 		x.brokenOff(u.err)
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		x.brokenOff(err)
 	default:
 		x.fail(err)
 	}
@@ -105,6 +105,10 @@ func (u *uploadReader) begin() (io.Reader, error) {
 
 // Read implements [io.Reader].
 func (u *uploadReader) Read(p []byte) (int, error) {
+	if err := u.r.Context().Err(); err != nil && u.unread {
+		u.err = err
+		return 0, err
+	}
 	if u.left <= 0 {
 		u.left = uploadPiece
 		u.setReadDeadline(u.pace.deadline(uploadPiece))
@@ -114,26 +118,20 @@ func (u *uploadReader) Read(p []byte) (int, error) {
 	switch err {
 	case nil:
 	case io.EOF:
-		u.bodyEnded()
+		u.unread = false
 	default:
 		u.err = err
 	}
 	return n, err
 }
 
-// expectBody gives a body its time, whether the request wants it or not.
+// expectBody gives a body its time, whether the request wants it or not. With
+// the body net/http ends the deadline.
 func (x *exchange) expectBody() {
 	if x.r.ContentLength != 0 {
 		x.unread = true
 		x.setReadDeadline(x.pace.deadline(uploadPiece))
 	}
-}
-
-// bodyEnded is called at the end of the body. What comes then is for others
-// to wait for.
-func (x *exchange) bodyEnded() {
-	x.unread = false
-	x.setReadDeadline(time.Time{})
 }
 
 // skipBody gets what is left of a body out of the way of the next request, if
@@ -146,7 +144,7 @@ func (x *exchange) skipBody() {
 	}
 	if x.r.ContentLength <= maxSkip && x.r.Header.Get("Expect") == "" {
 		if _, err := io.CopyN(io.Discard, x.r.Body, maxSkip+1); err == io.EOF {
-			x.bodyEnded()
+			x.unread = false
 			return
 		}
 	}

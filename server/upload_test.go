@@ -97,6 +97,40 @@ func TestPutTooSlow(t *testing.T) {
 	wantAbsent(t, store, "k")
 }
 
+// TestHalfClosed: a client may say that it has no more to send, and then wait.
+func TestHalfClosed(t *testing.T) {
+	store := openStoreIn(t, t.TempDir(), &db.Options{BlobSize: 2 << 20})
+	_, addr := start(t, store, nil)
+	for _, n := range []int{0, 5, 1<<20 + 5, 2 << 20, 3<<20 + 5} {
+		body := string(noise(n, 1))
+		for header, body := range map[string]string{
+			fmt.Sprintf("Content-Length: %d", n): body,
+			"Transfer-Encoding: chunked":         fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", max(n, 1), body+"x"[:max(1-n, 0)]),
+		} {
+			c := dial(t, addr)
+			c.send("PUT /k HTTP/1.1\r\nHost: localhost\r\n" + header + "\r\n\r\n" + body)
+			c.CloseWrite()
+			if got := c.receive("PUT"); got.StatusCode >= 300 {
+				t.Errorf("%d bytes, %s: %s", n, header, got.Status)
+			}
+		}
+	}
+}
+
+// TestSlowUpload: one that goes on may take longer than the time for a piece.
+func TestSlowUpload(t *testing.T) {
+	const grace = 500 * time.Millisecond
+	_, addr := start(t, openStore(t), nil, fastPace(grace))
+	c := dial(t, addr)
+	const pieces = 5
+	c.send(fmt.Sprintf("PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n", pieces*uploadPiece))
+	for range pieces {
+		c.send(strings.Repeat("x", uploadPiece))
+		time.Sleep(grace / 3)
+	}
+	c.receive("PUT").wantStatus(t, 201)
+}
+
 // TestDeadlineEndsWithTheBody: else the request would seem to be cancelled.
 func TestDeadlineEndsWithTheBody(t *testing.T) {
 	h := NewHandler(openStore(t), nil)

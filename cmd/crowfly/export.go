@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -35,8 +37,10 @@ func (c *exportCmd) Run(e *env) (err error) {
 	}
 	defer closeAfter(snap, &err)
 
-	x := &exporter{snap: snap, force: c.Force, report: newReport(e, c.Verbose, c.JSON)}
-	err = x.run(c.Path)
+	ctx, stop := interruptible()
+	defer stop()
+	x := &exporter{snap: snap, force: c.Force, report: newReport(e, "files", c.Verbose, c.JSON)}
+	err = x.run(ctx, c.Path)
 	if rerr := x.report.finish("exported"); err == nil {
 		err = rerr
 	}
@@ -65,7 +69,7 @@ type exporter struct {
 	made   string // the directory made last, below the root
 }
 
-func (x *exporter) run(dir string) error {
+func (x *exporter) run(ctx context.Context, dir string) error {
 	if err := x.checkAll(dir); err != nil {
 		return err
 	}
@@ -80,7 +84,7 @@ func (x *exporter) run(dir string) error {
 		return err
 	}
 	defer root.Close()
-	if err := x.writeAll(root); err != nil {
+	if err := x.writeAll(ctx, root); err != nil {
 		return err
 	}
 	if failed := len(x.report.failed); failed > 0 {
@@ -138,13 +142,16 @@ func (x *exporter) checkFile(root *os.Root, name string) error {
 }
 
 // writeAll is the second pass.
-func (x *exporter) writeAll(root *os.Root) error {
+func (x *exporter) writeAll(ctx context.Context, root *os.Root) error {
 	for k, entry := range x.snap.All() {
 		if err := entry.Err(); err != nil {
 			return err
 		}
 		key := string(k)
-		if err := x.write(root, key, &entry); err != nil {
+		if err := x.write(ctx, root, key); err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
 			x.report.fail(key, reason(err))
 			continue
 		}
@@ -155,19 +162,23 @@ func (x *exporter) writeAll(root *os.Root) error {
 	return nil
 }
 
-func (x *exporter) write(root *os.Root, name string, entry *db.Entry) error {
-	value, err := entry.Bytes()
+func (x *exporter) write(ctx context.Context, root *os.Root, name string) error {
+	v, err := x.snap.Value([]byte(name))
 	if err != nil {
 		return err
 	}
+	defer v.Close()
 	if dir := path.Dir(name); dir != x.made {
 		if err := root.MkdirAll(filepath.FromSlash(dir), 0o777); err != nil {
 			return err
 		}
 		x.made = dir
 	}
+	create := createFile
 	if x.force {
-		return replaceFile(root, name, 0o666, value, entry.ModTime())
+		create = replaceFile
 	}
-	return createFile(root, name, 0o666, value, entry.ModTime())
+	return create(root, name, 0o666, v.ModTime(), func(w io.Writer) error {
+		return writeValue(ctx, w, v, span{0, v.Size()}, x.report.passed)
+	})
 }

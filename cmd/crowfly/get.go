@@ -1,11 +1,18 @@
 package main
 
-import "github.com/crowfly/crowfly/db"
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/crowfly/crowfly/db"
+)
 
 type getCmd struct {
-	Dir    string `arg:"" help:"Store directory."`
-	Key    keyArg `arg:"" help:"Key to get."`
-	Output string `short:"o" default:"-" placeholder:"FILE" help:"File to write; - is standard output, and the default."`
+	Dir    string    `arg:"" help:"Store directory."`
+	Key    keyArg    `arg:"" help:"Key to get."`
+	Output string    `short:"o" default:"-" placeholder:"FILE" help:"File to write; - is standard output, and the default."`
+	Range  *rangeArg `placeholder:"FIRST-LAST" help:"Bytes to get, as in HTTP: FIRST-LAST, FIRST- or, with --range=-N, the last N."`
 }
 
 func (c *getCmd) Run(e *env) (err error) {
@@ -21,18 +28,23 @@ func (c *getCmd) Run(e *env) (err error) {
 	}
 	defer closeAfter(v, &err)
 
-	return c.write(e, v)
+	part, err := c.Range.of(v.Size())
+	if err != nil {
+		return fmt.Errorf("get %q: %w", c.Key, err)
+	}
+	return c.write(e, v, part)
 }
 
-// write sends the mapped value on its way without a copy.
-func (c *getCmd) write(e *env, v *db.Value) error {
-	value, err := v.Bytes()
-	if err != nil {
-		return err
-	}
+func (c *getCmd) write(e *env, v *db.Value, part span) error {
+	m := newMeter(e.err, part.n)
+	defer m.bar.clear()
 	if c.Output == "-" {
-		_, err = e.out.Write(value)
-		return err
+		m.bar.on = m.bar.on && !e.terminal
+		return writeValue(context.Background(), e.out, v, part, m.passed)
 	}
-	return writeOutput(c.Output, value, v.ModTime())
+	ctx, stop := interruptible()
+	defer stop()
+	return writeOutput(c.Output, v.ModTime(), func(w io.Writer) error {
+		return writeValue(ctx, w, v, part, m.passed)
+	})
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"io/fs"
@@ -9,12 +10,6 @@ import (
 	"path/filepath"
 
 	"github.com/crowfly/crowfly/db"
-)
-
-// Limits of one batch of an import. A file larger than a batch goes alone.
-const (
-	batchBytes = 8 << 20
-	batchFiles = 256
 )
 
 // dirChunk is how many names of a directory are held at a time.
@@ -37,11 +32,14 @@ func (c *importCmd) Run(e *env) (err error) {
 	}
 	defer closeAfter(store, &err)
 
-	im := &importer{store: store, report: newReport(e, c.Verbose, c.JSON)}
+	r := newReport(e, "files", c.Verbose, c.JSON)
+	im := &importer{batcher: batcher{store: store, report: r, event: "stored"}}
 	if im.storeDir, err = os.Stat(c.Dir); err != nil {
 		return err
 	}
-	err = im.run(c.Path)
+	ctx, stop := interruptible()
+	defer stop()
+	err = im.run(ctx, c.Path)
 	if rerr := im.report.finish("imported"); err == nil {
 		err = rerr
 	}
@@ -51,34 +49,23 @@ func (c *importCmd) Run(e *env) (err error) {
 	return err
 }
 
-// importer stores files in batches. What it holds at a time is one batch, one
-// value and the open directories on the way to it.
+// importer stores files. What it holds at a time is one batch, one small value
+// and the open directories on the way to it.
 type importer struct {
-	store    *db.DB
+	batcher
 	storeDir fs.FileInfo
-	report   *report
 	root     *os.Root // of the tree, so that no race with a symbolic link leads out of it
-
-	batch   db.Batch
-	bytes   int // of keys and values in the batch
-	pending []stored
 }
 
-// stored is a file in the batch.
-type stored struct {
-	key  string
-	size int64
-}
-
-func (im *importer) run(name string) error {
+func (im *importer) run(ctx context.Context, name string) error {
 	info, err := os.Stat(name)
 	switch {
 	case err != nil:
 		return err
 	case info.IsDir():
-		err = im.tree(name)
+		err = im.tree(ctx, name)
 	default:
-		err = im.single(name)
+		err = im.single(ctx, name)
 	}
 	if err != nil {
 		return err
@@ -86,26 +73,26 @@ func (im *importer) run(name string) error {
 	return im.flush()
 }
 
-func (im *importer) tree(dir string) (err error) {
+func (im *importer) tree(ctx context.Context, dir string) (err error) {
 	if im.root, err = os.OpenRoot(dir); err != nil {
 		return err
 	}
 	defer im.root.Close()
-	return im.dir(".")
+	return im.dir(ctx, ".")
 }
 
-func (im *importer) single(name string) error {
+func (im *importer) single(ctx context.Context, name string) error {
 	f, err := os.Open(name)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	return im.file(filepath.Base(name), f)
+	return im.file(ctx, filepath.Base(name), f)
 }
 
 // dir imports a directory in the order in which the system lists it, so that
 // one of any size takes no memory to speak of.
-func (im *importer) dir(name string) error {
+func (im *importer) dir(ctx context.Context, name string) error {
 	d, err := im.root.Open(name)
 	if err != nil {
 		im.report.fail(name, reason(err))
@@ -120,7 +107,7 @@ func (im *importer) dir(name string) error {
 		entries, err := d.ReadDir(dirChunk)
 		for _, entry := range entries {
 			empty = false
-			if err := im.entry(path.Join(name, entry.Name()), entry.Type()); err != nil {
+			if err := im.entry(ctx, path.Join(name, entry.Name()), entry.Type()); err != nil {
 				return err
 			}
 		}
@@ -136,10 +123,10 @@ func (im *importer) dir(name string) error {
 	}
 }
 
-func (im *importer) entry(name string, mode fs.FileMode) error {
+func (im *importer) entry(ctx context.Context, name string, mode fs.FileMode) error {
 	switch {
 	case mode.IsDir():
-		return im.dir(name)
+		return im.dir(ctx, name)
 	case mode&fs.ModeSymlink != 0:
 		return im.report.skip(name, "symbolic link")
 	case !mode.IsRegular():
@@ -151,13 +138,22 @@ func (im *importer) entry(name string, mode fs.FileMode) error {
 		return nil
 	}
 	defer f.Close()
-	return im.file(name, f)
+	return im.file(ctx, name, f)
 }
 
-// file adds one file to the batch. A file that can't be stored keeps no other
-// from it: only an error of the store ends the import.
-func (im *importer) file(key string, f *os.File) error {
-	value, modTime, err := readFile(f)
+// file stores one file. A file that can't be stored keeps no other from it:
+// only an error of the store ends the import.
+func (im *importer) file(ctx context.Context, key string, f *os.File) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	in, err := newInput(ctx, f)
+	if err == nil {
+		err = in.readAhead(batchBytes)
+	}
+	if err == nil && in.size > db.MaxValue {
+		err = db.ErrValueTooLarge
+	}
 	if err == nil {
 		err = checkKey(key)
 	}
@@ -165,36 +161,14 @@ func (im *importer) file(key string, f *os.File) error {
 		im.report.fail(key, reason(err))
 		return nil
 	}
-	size := len(key) + len(value)
-	if im.bytes+size > batchBytes {
-		if err := im.flush(); err != nil {
-			return err
-		}
+	meta := &db.Metadata{ModTime: in.modTime, ContentType: contentType(key)}
+	if in.size < 0 || in.size > batchBytes {
+		return im.stream(ctx, key, in, in.size, meta)
 	}
-	im.batch.Put([]byte(key), value, &db.Metadata{ModTime: modTime, ContentType: contentType(key)})
-	im.bytes += size
-	im.pending = append(im.pending, stored{key, int64(len(value))})
-	if im.bytes >= batchBytes || im.batch.Len() == batchFiles {
-		return im.flush()
-	}
-	return nil
-}
-
-// flush stores the batch. Only then are its files reported, and at once: what
-// was printed is safe on disk, whatever becomes of this process.
-func (im *importer) flush() error {
-	if im.batch.Len() == 0 {
+	value, err := in.readAll()
+	if err != nil {
+		im.report.fail(key, reason(err))
 		return nil
 	}
-	if err := im.store.Apply(&im.batch, nil); err != nil {
-		return err
-	}
-	for _, s := range im.pending {
-		if err := im.report.done("stored", s.key, s.size); err != nil {
-			return err
-		}
-	}
-	im.batch.Reset()
-	im.bytes, im.pending = 0, im.pending[:0]
-	return im.report.env.out.Flush()
+	return im.add(key, value, meta)
 }

@@ -2,35 +2,18 @@ package main
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/crowfly/crowfly/db"
 )
 
+// versionWidth is how long a version is in a store of up to 16 million puts.
+const versionWidth = len("0123456789abcdef-ffffff")
+
 type lsCmd struct {
 	Dir    string `arg:"" help:"Store directory."`
 	Prefix string `arg:"" optional:"" help:"List only keys that begin with this."`
-	Long   bool   `short:"l" help:"Print the size and the modification time before each key."`
+	Long   bool   `short:"l" help:"Print the size, the modification time and the version before each key."`
 	JSON   bool   `name:"json" help:"Print an object a line."`
-}
-
-// jsonValue describes a value.
-type jsonValue struct {
-	jsonKey
-	Size        int64     `json:"size"`
-	Version     string    `json:"version"`
-	ContentType string    `json:"content_type,omitempty"`
-	Modified    time.Time `json:"modified,omitzero"`
-}
-
-func newJSONValue(key string, size int64, version db.Version, meta *db.Metadata) jsonValue {
-	return jsonValue{
-		jsonKey:     newJSONKey(key),
-		Size:        size,
-		Version:     version.String(),
-		ContentType: meta.ContentType,
-		Modified:    meta.ModTime,
-	}
 }
 
 func (c *lsCmd) Run(e *env) (err error) {
@@ -69,6 +52,7 @@ func (c *lsCmd) print(e *env, key string, entry *db.Entry) error {
 	if c.JSON {
 		return e.json(newJSONValue(key, entry.Size(), entry.Version(), &meta))
 	}
-	_, err = fmt.Fprintf(e.out, "%12d  %-20s  %s\n", entry.Size(), formatTime(meta.ModTime), e.shown(key))
+	_, err = fmt.Fprintf(e.out, "%13d  %-20s  %-*s  %s\n",
+		entry.Size(), formatTime(meta.ModTime), versionWidth, entry.Version(), e.shown(key))
 	return err
 }

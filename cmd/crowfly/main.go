@@ -10,11 +10,14 @@
 // prints one JSON object a line.
 //
 // The exit code is 0 if all went well, 1 after an error, 2 if the command line
-// was wrong and 3 if a key was not found.
+// was wrong, 3 if a key was not found, 4 if the condition of a put did not hold
+// and 130 after SIGINT or SIGTERM. A value whose put was interrupted leaves
+// nothing behind.
 package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -28,23 +31,28 @@ import (
 
 // Exit codes.
 const (
-	exitOK       = 0
-	exitError    = 1
-	exitUsage    = 2
-	exitNotFound = 3
+	exitOK          = 0
+	exitError       = 1
+	exitUsage       = 2
+	exitNotFound    = 3
+	exitCondition   = 4
+	exitInterrupted = 130
 )
 
 // commands is the command line. Each command has a file of its own.
 type commands struct {
-	Put     putCmd     `cmd:"" help:"Store a file or standard input under a key."`
-	Get     getCmd     `cmd:"" help:"Print a value or write it to a file."`
-	Rm      rmCmd      `cmd:"" help:"Remove keys."`
-	Ls      lsCmd      `cmd:"" help:"List keys in byte order."`
-	Stat    statCmd    `cmd:"" help:"Describe a store or a value."`
-	Import  importCmd  `cmd:"" help:"Store all regular files of a directory tree."`
-	Export  exportCmd  `cmd:"" help:"Write all values into a directory tree."`
-	Serve   serveCmd   `cmd:"" help:"Serve a store over HTTP."`
-	Version versionCmd `cmd:"" help:"Print the version of crowfly."`
+	Put        putCmd        `cmd:"" help:"Store a file or standard input under a key."`
+	Get        getCmd        `cmd:"" help:"Print a value or write it to a file."`
+	Head       headCmd       `cmd:"" help:"Print what is known about a value."`
+	Cp         cpCmd         `cmd:"" help:"Copy values from one store to another."`
+	Rm         rmCmd         `cmd:"" help:"Remove keys."`
+	Ls         lsCmd         `cmd:"" help:"List keys in byte order."`
+	Stat       statCmd       `cmd:"" help:"Describe a store or a value."`
+	Import     importCmd     `cmd:"" help:"Store all regular files of a directory tree."`
+	Export     exportCmd     `cmd:"" help:"Write all values into a directory tree."`
+	Serve      serveCmd      `cmd:"" help:"Serve a store over HTTP."`
+	Completion completionCmd `cmd:"" help:"Print a script that makes a shell complete command lines."`
+	Version    versionCmd    `cmd:"" help:"Print the version of crowfly."`
 }
 
 func main() {
@@ -63,10 +71,15 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if ferr := e.out.Flush(); err == nil {
 		err = ferr
 	}
-	if err != nil {
+	code := exitCode(err)
+	switch code {
+	case exitOK:
+	case exitInterrupted:
+		e.talk("crowfly: interrupted")
+	default:
 		e.talk("crowfly: %v", err)
 	}
-	return exitCode(err)
+	return code
 }
 
 // dispatch parses the command line and runs the command it asks for.
@@ -109,6 +122,10 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, db.ErrNotFound):
 		return exitNotFound
+	case errors.Is(err, db.ErrPrecondition):
+		return exitCondition
+	case errors.Is(err, context.Canceled):
+		return exitInterrupted
 	}
 	return exitError
 }

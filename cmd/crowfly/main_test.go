@@ -69,7 +69,28 @@ type child struct {
 // start starts a child that is killed at the latest when the test ends.
 func start(t *testing.T, args ...string) *child {
 	t.Helper()
+	return startReading(t, nil, args...)
+}
+
+// startPiped starts a child and returns the end of a pipe to its standard
+// input.
+func startPiped(t *testing.T, args ...string) (*child, *os.File) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	t.Cleanup(func() { w.Close() })
+	return startReading(t, r, args...), w
+}
+
+func startReading(t *testing.T, stdin *os.File, args ...string) *child {
+	t.Helper()
 	c := &child{Cmd: exec.Command(os.Args[0], args...)}
+	if stdin != nil {
+		c.Stdin = stdin
+	}
 	c.Env = append(os.Environ(), childEnv+"=1")
 	out, err := c.StdoutPipe()
 	if err != nil {
@@ -227,6 +248,19 @@ func TestExitCodes(t *testing.T) {
 		{"get DIR EMPTY", exitUsage, "1 to 65535"},
 		{"get DIR LONG", exitUsage, "65536"},
 		{"rm DIR key EMPTY", exitUsage, "1 to 65535"},
+		{"get DIR key --range 1", exitUsage, "FIRST-LAST"},
+		{"get DIR key --range 3-2", exitUsage, "FIRST-LAST"},
+		{"get DIR key --range 5-", exitError, "has 5 bytes"},
+		{"put DIR key DIR/LOCK --if-match 1-1", exitUsage, "not a version"},
+		{"put DIR key DIR/LOCK --if-match 0000000000000001-1 --if-absent", exitUsage, "can't be used together"},
+		{"put DIR key DIR/LOCK --if-match 0000000000000001-1", exitCondition, `"key"`},
+		{"put DIR key DIR/LOCK --if-absent", exitCondition, `"key"`},
+		{"cp DIR OUT key --prefix k", exitUsage, "either"},
+		{"cp DIR DIR", exitError, "the source itself"},
+		{"cp MISSING OUT", exitError, "MISSING"},
+		{"completion", exitUsage, "<shell>"},
+		{"completion csh", exitUsage, "bash"},
+		{"head DIR other", exitNotFound, `"other"`},
 		{"get DIR other", exitNotFound, `"other"`},
 		{"stat DIR other", exitNotFound, `"other"`},
 		{"rm DIR other", exitNotFound, `"other"`},

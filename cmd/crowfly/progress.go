@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 	"time"
 )
 
@@ -34,4 +35,39 @@ func (p *progress) clear() {
 	}
 	p.drawn = time.Time{}
 	fmt.Fprint(p.w, clearLine)
+}
+
+// meter shows how much of one value has passed.
+type meter struct {
+	bar   progress
+	start time.Time
+	total int64 // -1 if unknown
+	done  int64
+}
+
+func newMeter(w io.Writer, total int64) *meter {
+	return &meter{bar: progress{w: w, on: isTerminal(w)}, start: time.Now(), total: total}
+}
+
+// passed counts n more bytes.
+func (m *meter) passed(n int64) {
+	m.done += n
+	m.bar.draw(m.line)
+}
+
+func (m *meter) line() string {
+	const width = 24
+	speed := formatBytes(perSecond(m.done, time.Since(m.start)))
+	if m.total <= 0 {
+		return fmt.Sprintf("%s, %s/s", formatBytes(m.done), speed)
+	}
+	share := min(float64(m.done)/float64(m.total), 1)
+	filled := strings.Repeat("=", int(share*width))
+	return fmt.Sprintf("[%-*s] %3.0f%%  %s of %s, %s/s", width, filled, share*100,
+		formatBytes(m.done), formatBytes(m.total), speed)
+}
+
+// perSecond is the speed of n bytes.
+func perSecond(n int64, took time.Duration) int64 {
+	return int64(float64(n) / max(took.Seconds(), 1e-3))
 }

@@ -5,20 +5,24 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"github.com/crowfly/crowfly/db"
 )
 
-// report tells what an import or an export does, while it does it: progress to
-// a person who is watching, keys and JSON objects to programs, and a summary
-// to both.
+// report tells what an import, an export or a copy does, while it does it:
+// progress to a person who is watching, keys and JSON objects to programs, and
+// a summary to both.
 type report struct {
 	env     *env
-	verbose bool // print every key that is done
+	noun    string // what is counted: files or values
+	verbose bool   // print every key that is done
 	json    bool
 
 	start   time.Time
 	bar     progress
 	files   int
 	bytes   int64
+	partial int64 // of the value under way
 	skipped int
 	failed  []failure
 }
@@ -26,9 +30,10 @@ type report struct {
 // failure is a key that could not be stored or written.
 type failure struct{ key, reason string }
 
-func newReport(e *env, verbose, json bool) *report {
+func newReport(e *env, noun string, verbose, json bool) *report {
 	return &report{
 		env:     e,
+		noun:    noun,
 		verbose: verbose,
 		json:    json,
 		start:   time.Now(),
@@ -38,7 +43,7 @@ func newReport(e *env, verbose, json bool) *report {
 
 // jsonItem is what happened to one key.
 type jsonItem struct {
-	Event string `json:"event"` // stored, written, skipped or failed
+	Event string `json:"event"` // stored, written, copied, skipped or failed
 	jsonKey
 	Size   *int64 `json:"size,omitempty"`
 	Reason string `json:"reason,omitempty"`
@@ -54,10 +59,18 @@ type jsonSummary struct {
 	Seconds float64 `json:"seconds"`
 }
 
-// done counts a key that was dealt with: stored or written, as event says.
+// passed counts bytes of a value that is under way.
+func (r *report) passed(n int64) {
+	r.partial += n
+	r.bar.draw(r.rate)
+}
+
+// done counts a key that was dealt with: stored, written or copied, as event
+// says.
 func (r *report) done(event, key string, size int64) error {
 	r.files++
 	r.bytes += size
+	r.partial = 0
 	r.bar.draw(r.rate)
 	switch {
 	case !r.verbose:
@@ -83,11 +96,13 @@ func (r *report) skip(key, reason string) error {
 // fail remembers a key that finish is going to list.
 func (r *report) fail(key, reason string) {
 	r.failed = append(r.failed, failure{key, reason})
+	r.partial = 0
 }
 
 // finish lists the failures and prints the summary.
 func (r *report) finish(verb string) error {
 	r.bar.clear()
+	r.partial = 0
 	for _, f := range r.failed {
 		r.env.talk("failed %q: %s", f.key, f.reason)
 		if r.json {
@@ -113,9 +128,9 @@ func (r *report) finish(verb string) error {
 // rate says how much is done and how fast.
 func (r *report) rate() string {
 	took := time.Since(r.start)
-	perSecond := int64(float64(r.bytes) / max(took.Seconds(), 1e-3))
-	return fmt.Sprintf("%d files, %s in %v, %s/s",
-		r.files, formatBytes(r.bytes), took.Round(time.Millisecond), formatBytes(perSecond))
+	bytes := r.bytes + r.partial
+	return fmt.Sprintf("%d %s, %s in %v, %s/s",
+		r.files, r.noun, formatBytes(bytes), took.Round(time.Millisecond), formatBytes(perSecond(bytes, took)))
 }
 
 // reason is an error about a key without the path in it, which would only
@@ -124,6 +139,8 @@ func reason(err error) string {
 	var pathError *os.PathError
 	var linkError *os.LinkError
 	switch {
+	case errors.Is(err, db.ErrSize):
+		return "changed while it was read"
 	case errors.As(err, &pathError):
 		return pathError.Err.Error()
 	case errors.As(err, &linkError):

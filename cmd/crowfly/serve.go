@@ -78,7 +78,7 @@ func (c *serveCmd) shutdown(srv *server.Server, signals <-chan os.Signal) error 
 		}
 	}()
 	if err := srv.Shutdown(ctx); err != nil {
-		return fmt.Errorf("requests were cut off: %w", err)
+		return fmt.Errorf("requests were cut off: %v", err)
 	}
 	return nil
 }

@@ -21,6 +21,8 @@ type jsonStore struct {
 	LiveBytes  int64         `json:"live_bytes"`
 	DeadBytes  int64         `json:"dead_bytes"`
 	TotalBytes int64         `json:"total_bytes"`
+	Blobs      int           `json:"blobs"`
+	BlobBytes  int64         `json:"blob_bytes"`
 	Sequence   uint64        `json:"sequence"`
 	Generation uint64        `json:"generation"`
 	Segments   []jsonSegment `json:"segments"`
@@ -61,10 +63,7 @@ func (c *statCmd) Run(e *env) (err error) {
 }
 
 func (c *statCmd) value(e *env, v *db.Value) error {
-	x, err := v.Extent(0, v.Size())
-	if err != nil {
-		return err
-	}
+	x := v.Extents()[0]
 	meta, err := v.Metadata()
 	if err != nil {
 		return err
@@ -98,6 +97,7 @@ func (c *statCmd) store(e *env, s db.Stats) error {
 		{"keys", s.Keys},
 		{"live", formatBytes(s.LiveBytes)},
 		{"dead", formatBytes(s.DeadBytes)},
+		{"blobs", fmt.Sprintf("%d (%s)", s.Blobs, formatBytes(s.BlobBytes))},
 		{"total", formatBytes(totalBytes(s))},
 		{"sequence", s.Sequence},
 		{"generation", s.Generation},
@@ -119,8 +119,9 @@ func (c *statCmd) store(e *env, s db.Stats) error {
 	return w.Flush()
 }
 
-// totalBytes is what all segment files hold together.
-func totalBytes(s db.Stats) (n int64) {
+// totalBytes is what all segments and blobs hold together.
+func totalBytes(s db.Stats) int64 {
+	n := s.BlobBytes
 	for _, seg := range s.Segments {
 		n += seg.Length
 	}
@@ -133,6 +134,8 @@ func newJSONStore(s db.Stats) jsonStore {
 		LiveBytes:  s.LiveBytes,
 		DeadBytes:  s.DeadBytes,
 		TotalBytes: totalBytes(s),
+		Blobs:      s.Blobs,
+		BlobBytes:  s.BlobBytes,
 		Sequence:   s.Sequence,
 		Generation: s.Generation,
 		Segments:   []jsonSegment{},

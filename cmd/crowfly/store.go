@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -52,21 +51,17 @@ func closeAfter(c io.Closer, err *error) {
 	}
 }
 
-// readValue reads all of r, which should have size bytes. More than a value can
-// have is an error as early as it can be known.
-func readValue(r io.Reader, size int64) ([]byte, error) {
-	if size > db.MaxValue {
-		return nil, db.ErrValueTooLarge
+// presentVersion is the version of a key's value, zero if it has none.
+func presentVersion(store *db.DB, key []byte) (db.Version, error) {
+	v, err := store.Value(key)
+	if errors.Is(err, db.ErrNotFound) {
+		return db.Version{}, nil
 	}
-	var b bytes.Buffer
-	b.Grow(int(size) + bytes.MinRead)
-	if _, err := b.ReadFrom(io.LimitReader(r, db.MaxValue+1)); err != nil {
-		return nil, err
+	if err != nil {
+		return db.Version{}, err
 	}
-	if b.Len() > db.MaxValue {
-		return nil, db.ErrValueTooLarge
-	}
-	return b.Bytes(), nil
+	defer v.Close()
+	return v.Version(), nil
 }
 
 // contentType goes by the extension of a file name or key.

@@ -39,7 +39,7 @@ func oddTree() files {
 		strings.Repeat("n", 255):   "long",
 		"one/" + "\x01\x1b[31mred": "12",
 	}
-	for i := range batchFiles + 50 {
+	for i := range batchValues + 50 {
 		f[fmt.Sprintf("many/%d", i)] = strings.Repeat("m", i)
 	}
 	return f
