@@ -1,0 +1,283 @@
+package fuzz
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// sabotage is one way to break the engine that the other tests must notice.
+type sabotage struct {
+	name     string
+	file     string
+	old, new string // old occurs once in the file
+	test     string // which test notices; TestCrash if empty
+}
+
+// sabotages, the first of which is tried in every run.
+var sabotages = []sabotage{
+	{
+		name: "a group is not synced",
+		file: "db/commit.go",
+		old:  "	if sync {\n		if err := db.syncActive()",
+		new:  "	if false {\n		if err := db.syncActive()",
+	}, {
+		name: "a write is published before it is synced",
+		file: "db/commit.go",
+		old:  "	if sync {\n		if err := db.syncActive()",
+		new:  "	if sync {\n		db.index.Publish(db.writer.staged, db.writer.seq)\n		if err := db.syncActive()",
+	}, {
+		name: "segments are never synced",
+		file: "segment/writer.go",
+		old:  "	if err := w.seg.file.Datasync(); err != nil {",
+		new:  "	if err := error(nil); err != nil {",
+	}, {
+		name: "a failed sync is tried again",
+		file: "segment/writer.go",
+		old:  "	if err := w.seg.file.Datasync(); err != nil {",
+		new:  "	if w.seg.file.Datasync() == nil {\n	} else if err := w.seg.file.Datasync(); err != nil {",
+	}, {
+		name: "writing goes on after a failed sync",
+		file: "db/commit.go",
+		old:  "		db.writer.poison = err\n",
+		new:  "",
+	}, {
+		name: "a new segment is not synced",
+		file: "segment/writer.go",
+		old:  "	if err := file.Datasync(); err != nil {\n		return nil, err\n	}\n",
+		new:  "",
+	}, {
+		name: "the name of a new segment is not synced",
+		file: "segment/writer.go",
+		old:  "	if err := fsys.SyncDir(); err != nil {\n		return nil, err\n	}\n",
+		new:  "",
+	}, {
+		name: "a manifest is not synced",
+		file: "db/manifest.go",
+		old:  "	return f.Sync()\n",
+		new:  "	return nil\n",
+	}, {
+		name: "the name of a manifest is not synced",
+		file: "db/manifest.go",
+		old:  "		err = o.fs.SyncDir()\n",
+		new:  "",
+	}, {
+		name: "a manifest that an earlier run renamed is not synced",
+		file: "db/recover.go",
+		old:  "		if err := db.fs.SyncDir(); err != nil {\n			return err\n		}\n",
+		new:  "",
+	}, {
+		name: "the segment is not synced before it is sealed",
+		file: "db/rotate.go",
+		old:  "	if err := db.syncActive(); err != nil {\n		return err\n	}\n",
+		new:  "",
+	}, {
+		name: "a short write is ignored",
+		file: "segment/writer.go",
+		old:  "		off += int64(n)\n		vec = advance(vec, n)\n",
+		new:  "		return nil\n",
+	}, {
+		name: "writing goes on after a manifest of unknown outcome",
+		file: "db/rotate.go",
+		old:  "		db.writer.poison = err\n",
+		new:  "",
+	}, {
+		name: "a segment that a manifest of unknown outcome names is removed",
+		file: "db/rotate.go",
+		old:  "	if db.manifests.outcomeKnown() {\n",
+		new:  "	if true {\n",
+	}, {
+		name: "durableTo runs ahead",
+		file: "segment/writer.go",
+		old:  "		r.DurableTo = w.seg.synced.Load()",
+		new:  "		r.DurableTo = r.Offset",
+	}, {
+		name: "half a batch is accepted",
+		file: "segment/tail.go",
+		old:  "			return t, false\n		}\n		t.Valid = r.End",
+		new:  "			return t, true\n		}\n		t.Valid = r.End",
+	}, {
+		name: "values of the tail are not verified",
+		file: "segment/tail.go",
+		old:  " || first.VerifyValue() != nil {",
+		new:  " {",
+	}, {
+		name: "the tail is sealed where it lies",
+		file: "db/recover.go",
+		old:  "	if tail.Valid < tail.Proven {\n",
+		new:  "	if tail.Valid >= tail.Proven {\n		tail.Proven = tail.Valid\n	} else {\n",
+	}, {
+		name: "the tail is dropped",
+		file: "db/recover.go",
+		old:  "	if tail.Valid < tail.Proven {\n",
+		new:  "	if tail.Valid >= tail.Proven {\n		tail.Valid = tail.Proven\n	} else {\n",
+	}, {
+		name: "the copied tail is not synced",
+		file: "db/recover.go",
+		old:  "	if err := w.Sync(); err != nil {\n",
+		new:  "	if err := error(nil); err != nil {\n",
+	}, {
+		name: "sequence numbers of a torn tail are used again",
+		file: "db/recover.go",
+		old:  "	db.noteSeq(tail.MaxSeq)\n",
+		new:  "	for r, err := range seg.Records(segment.HeaderSize, tail.Valid) {\n		if err == nil {\n			db.noteSeq(r.Seq)\n		}\n	}\n",
+	}, {
+		name: "all files have the same salt",
+		file: "segment/header.go",
+		old:  "	return binary.LittleEndian.Uint64(b[:])",
+		new:  "	return 1",
+	}, {
+		name: "the record loaded last wins",
+		file: "index/publish.go",
+		old:  "	return c.Seq > there.Seq || there.Seq > x.newest",
+		new:  "	return true",
+	}, {
+		name: "fold drops every tombstone",
+		file: "db/compact.go",
+		old:  "		return c.oldest < r.Seq\n",
+		new:  "		return false\n",
+	}, {
+		name: "the output of fold is not synced",
+		file: "db/compact.go",
+		old:  "		if err := c.out.Sync(); err != nil {\n			return err\n		}\n",
+		new:  "",
+	}, {
+		name: "the inputs of fold go before the manifest",
+		file: "db/compact.go",
+		old:  "	if err := c.db.syncActive(); err != nil {\n		return err\n	}\n",
+		new:  "	for _, id := range c.ids {\n		c.db.fs.Remove(id.FileName())\n	}\n",
+	}, {
+		name: "durableTo is not written",
+		file: "segment/writer.go",
+		old:  "		r.DurableTo = w.seg.synced.Load()",
+		new:  "		r.DurableTo = 0",
+		test: "TestDamageBits",
+	}, {
+		name: "recovery does not look behind the first bad record",
+		file: "segment/segment.go",
+		old:  "	t.probe(data, t.Valid, s.header.Salt)\n",
+		new:  "",
+		test: "TestDamageBits",
+	}, {
+		name: "a follower does not look behind the first bad record",
+		file: "segment/segment.go",
+		old:  "	t.probe(s.mem[:size], t.Valid, s.header.Salt)\n",
+		new:  "",
+		test: "TestDamageBits",
+	}, {
+		name: "the offset is not part of the checksum",
+		file: "segment/format.go",
+		old:  "	d.ResetWithSeed(salt ^ uint64(off)*0x9e3779b97f4a7c15)\n",
+		new:  "	d.ResetWithSeed(salt)\n",
+		test: "TestDamageRecords",
+	}, {
+		name: "Get does not verify",
+		file: "db/read.go",
+		old:  "	if err := r.VerifyValue(); err != nil {\n		return dst[:n]",
+		new:  "	if err := error(nil); err != nil {\n		return dst[:n]",
+		test: "TestDamageBits",
+	}, {
+		name: "an older manifest takes the place of a damaged one",
+		file: "db/manifest.go",
+		old:  "		return nil, &CorruptError{Path: path, Reason: err.Error()}\n",
+		new:  "		return readManifest(fsys, slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == segment.ManifestName(gen) }))\n",
+		test: "TestDamageFiles",
+	}, {
+		name: "the second image of a manifest is not read",
+		file: "db/manifest.go",
+		old:  "err2 == nil {",
+		new:  "err2 == nil && false {",
+		test: "TestDamageFiles",
+	}, {
+		name: "a follower shows what is not synced",
+		file: "db/follow.go",
+		old:  "		return proven, nil\n",
+		new:  "		return tail.Valid, nil\n",
+	},
+}
+
+// TestSabotage promises that the other tests are worth something. Method: the
+// engine is built with one fault in it, and the campaign must fail. The files
+// of the repository are not touched: the compiler reads a changed copy.
+func TestSabotage(t *testing.T) {
+	if underRace {
+		t.Skip("says nothing that it does not say without the race detector")
+	}
+	list := sabotages[:1]
+	if os.Getenv("CROWFLY_SABOTAGE") == "all" {
+		list = sabotages
+	}
+	for _, s := range list {
+		t.Run(strings.ReplaceAll(s.name, " ", "_"), func(t *testing.T) {
+			start := time.Now()
+			out, failed := s.run(t, s.build(t))
+			if !failed {
+				t.Errorf("nobody noticed\n%s", out)
+			}
+			t.Logf("after %v:\n%s", time.Since(start).Round(time.Millisecond), firstLines(out, 6))
+		})
+	}
+}
+
+// build compiles the tests of this package on top of the sabotaged engine.
+func (s sabotage) build(t *testing.T) (binary string) {
+	path, err := filepath.Abs(filepath.Join("..", s.file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(source), s.old); n != 1 {
+		t.Fatalf("patch no longer applies: the old text occurs %d times in %s", n, s.file)
+	}
+	dir := t.TempDir()
+	changed, overlay := filepath.Join(dir, "changed.go"), filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(changed, []byte(strings.Replace(string(source), s.old, s.new, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	list, err := json.Marshal(map[string]map[string]string{"Replace": {path: changed}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(overlay, list, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	binary = filepath.Join(dir, "fuzz.test")
+	if out, err := exec.Command("go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return binary
+}
+
+// run lets the sabotaged tests run. Only if they come to an end they have
+// noticed anything. A broken engine may want all the memory there is.
+func (s sabotage) run(t *testing.T, binary string) (out string, failed bool) {
+	const atMost = 2 * time.Minute
+	ctx, cancel := context.WithTimeout(t.Context(), atMost)
+	defer cancel()
+	test := s.test
+	if test == "" {
+		test = "TestCrash"
+	}
+	cmd := exec.CommandContext(ctx, "sh", "-c", `ulimit -v 4000000; exec "$0" "$@"`,
+		binary, "-test.run", "^"+test+"$", "-test.failfast")
+	cmd.Env = append(os.Environ(), "CROWFLY_POINTS=200000", "CROWFLY_SEED=0", "CROWFLY_REPLAY=")
+	b, err := cmd.CombinedOutput()
+	if _, exited := err.(*exec.ExitError); err != nil && !exited {
+		t.Fatal(err)
+	}
+	noticed := strings.Contains(string(b), "--- FAIL: "+test)
+	return string(b), noticed && ctx.Err() == nil
+}
+
+func firstLines(text string, n int) string {
+	lines := strings.SplitAfterN(text, "\n", n+1)
+	return strings.Join(lines[:min(n, len(lines))], "")
+}
