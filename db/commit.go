@@ -56,8 +56,8 @@ func (db *DB) commit(c *commit, mode SyncMode) error {
 		return c.err
 	}
 	group := db.queue.take()
+	defer db.queue.handOver(group)
 	db.commitGroup(group)
-	db.queue.handOver(group)
 	return c.err
 }
 
@@ -127,19 +127,30 @@ func (q *commitQueue) handOver(group []*commit) {
 func (db *DB) commitGroup(group []*commit) {
 	db.write.Lock()
 	defer db.write.Unlock()
+	finished := false
+	defer func() {
+		if !finished { // a panic, such as a page that can't be read: nobody knows how far it came
+			db.writer.poison = errAborted
+			fail(group, errAborted)
+		}
+	}()
+	db.commitLocked(group)
+	finished = true
+}
+
+func (db *DB) commitLocked(group []*commit) {
 	if err := db.writable(); err != nil {
 		fail(group, err)
 		return
 	}
 	sync := slices.ContainsFunc(group, func(c *commit) bool { return c.sync })
 	writing := db.judge(group)
-	if len(writing) == 0 && sync {
-		// That a key is not there must be as durable as that it is.
-		if err := db.syncActive(); err != nil {
+	if len(writing) == 0 {
+		if err := db.settle(sync); err != nil {
 			fail(group, err)
 		}
-		return
 	}
+	defer db.scheduleTimers()
 	for len(writing) > 0 {
 		n, err := db.commitPart(writing, sync)
 		if err != nil {
@@ -151,7 +162,19 @@ func (db *DB) commitGroup(group []*commit) {
 		}
 		writing = writing[n:]
 	}
-	db.scheduleTimers()
+}
+
+// settle makes what a group without a record found as durable as a record: that
+// a key is not there may be due to an earlier delete, or to a put that failed
+// half-way and must not come back.
+func (db *DB) settle(sync bool) error {
+	if db.writer.broken {
+		return db.rotate(0)
+	}
+	if sync {
+		return db.syncActive()
+	}
+	return nil
 }
 
 func fail(group []*commit, err error) {
@@ -252,6 +275,7 @@ func (db *DB) commitPart(group []*commit, sync bool) (int, error) {
 	n := db.stage(group)
 	if err := db.writer.active.Reserve(); err != nil {
 		db.writer.active.Discard()
+		db.writer.staged = db.writer.staged[:0]
 		return 0, err
 	}
 	for _, c := range group[:n] {
@@ -273,7 +297,7 @@ func (db *DB) makeRoom(size int64) error {
 	if first {
 		db.fold()
 	}
-	return nil
+	return db.writable() // the fold may have found out that the disk is not to be trusted
 }
 
 func (db *DB) fits(size int64) bool { return db.writer.active.Fits(size + segment.WatermarkSize) }
@@ -281,7 +305,6 @@ func (db *DB) fits(size int64) bool { return db.writer.active.Fits(size + segmen
 // stage appends the records of as many commits as fit the segment, at least
 // one, and returns their number.
 func (db *DB) stage(group []*commit) int {
-	db.writer.staged = db.writer.staged[:0]
 	for i, c := range group {
 		if !db.fits(c.size) {
 			return i
@@ -323,6 +346,10 @@ func (db *DB) change(seg *segment.Segment, r *segment.Record) index.Change {
 
 // commitStaged writes, syncs and publishes what was staged.
 func (db *DB) commitStaged(group []*commit, sync bool) error {
+	defer func() {
+		clear(db.writer.staged)
+		db.writer.staged = db.writer.staged[:0]
+	}()
 	if err := db.writer.active.Write(); err != nil {
 		db.writer.broken = true
 		return err
@@ -338,7 +365,6 @@ func (db *DB) commitStaged(group []*commit, sync bool) error {
 	db.index.Publish(db.writer.staged, db.writer.seq)
 	db.counters.commits.Add(uint64(len(group)))
 	db.counters.records.Add(uint64(len(db.writer.staged)))
-	clear(db.writer.staged)
 	return nil
 }
 
@@ -383,5 +409,6 @@ func (db *DB) Sync() error {
 	if err := db.writable(); err != nil {
 		return err
 	}
+	defer db.scheduleTimers()
 	return writeError(db.syncActive())
 }

@@ -1,6 +1,7 @@
 package db
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -61,7 +62,7 @@ func (c *compaction) run() error {
 		return err
 	}
 	if c.out != nil {
-		if err := c.out.Sync(); err != nil {
+		if err := errors.Join(c.out.Trim(), c.out.Sync()); err != nil {
 			return err
 		}
 		if err := c.db.attach(c.out.Segment()); err != nil {
@@ -228,7 +229,8 @@ func (db *DB) fold() {
 		if e.active {
 			continue
 		}
-		if e.length > db.opts.SegmentSize/foldRatio || len(inputs) > 0 && e.length > foldRatio*size {
+		if e.length > db.opts.SegmentSize/foldRatio || len(inputs) > 0 && e.length > foldRatio*size ||
+			size+e.length > db.opts.SegmentSize {
 			break
 		}
 		inputs = append(inputs, e)

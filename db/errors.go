@@ -32,6 +32,9 @@ var (
 	ErrNewer = segment.ErrNewer
 )
 
+// errAborted stops writing after a panic while a group was committed.
+var errAborted = errors.New("a commit was cut off by a panic")
+
 // errParts is about a blobref with several extents, which are for uploads in
 // parts.
 var errParts = errors.New("value in several blobs: not supported by this version")

@@ -24,20 +24,16 @@ type follower struct {
 	stop     func() bool
 }
 
+// errRewound ends following. While there was no writer the store showed the end
+// of a segment as a writer would recover it. The next writer usually does so, by
+// a copy, but the one that failed to write it may have come to its senses.
+var errRewound = errors.New("the writer has taken back what it failed to write, open the store anew")
+
 // followAttempts bounds how often a manifest may be replaced under our eyes.
 const followAttempts = 100
 
 func (db *DB) openFollower() error {
 	db.follow.manifest = &manifest{}
-	names, err := db.fs.List()
-	if err != nil {
-		return err
-	}
-	if _, ok := latestGeneration(names); !ok {
-		if err := db.checkNew(names); err != nil {
-			return err
-		}
-	}
 	db.follow.mu.Lock()
 	defer db.follow.mu.Unlock()
 	if err := db.refresh(); err != nil {
@@ -99,7 +95,11 @@ func (db *DB) refresh() error {
 		if err == nil && m != nil && !alive && m.generation != db.follow.manifest.generation {
 			err = db.checkStrays(m, segmentFiles(names))
 		}
-		if err == nil && m != nil {
+		switch {
+		case err != nil:
+		case m == nil:
+			err = db.checkNew(names)
+		default:
 			err = db.followManifest(m, alive)
 		}
 		if err == nil || !db.superseded(names) {
@@ -140,6 +140,7 @@ type news struct {
 	m       *manifest
 	alive   bool // is there a writer?
 	changes []index.Change
+	shown   []uint64 // sequence numbers that were shown and need a copy elsewhere
 	applied map[segment.ID]int64
 }
 
@@ -154,6 +155,26 @@ func (n *news) read() error {
 		}
 		if err := n.readSegment(seg, e); err != nil {
 			return err
+		}
+	}
+	return n.checkShown()
+}
+
+// noteTakenBack remembers records that were shown although the manifest now
+// ends their segment before them.
+func (n *news) noteTakenBack(seg *segment.Segment, from, to int64) {
+	for r, err := range seg.Records(from, to) {
+		if err == nil && r.Kind != segment.KindWatermark {
+			n.shown = append(n.shown, r.Seq)
+		}
+	}
+}
+
+// checkShown makes sure that what was taken back in one place is in another.
+func (n *news) checkShown() error {
+	for _, seq := range n.shown {
+		if !slices.ContainsFunc(n.changes, func(c index.Change) bool { return c.Seq == seq }) {
+			return errRewound
 		}
 	}
 	return nil
@@ -174,6 +195,9 @@ func (n *news) readSegment(seg *segment.Segment, e *entry) error {
 	from, end := n.db.follow.applied[e.id], e.length
 	if from == 0 {
 		from = segment.HeaderSize
+	}
+	if from > end && !e.active {
+		n.noteTakenBack(seg, end, from)
 	}
 	if e.active {
 		var err error
@@ -207,7 +231,13 @@ func (n *news) durableEnd(seg *segment.Segment, e *entry, from int64) (int64, er
 	if tail.Valid < proven {
 		return 0, unverified(seg, tail.Valid, proven)
 	}
-	if n.alive {
+	// A writer may have begun after the first look. This one comes after the
+	// manifest was read: without a writer now, that one's is in it.
+	alive, err := n.db.fs.Locked(segment.LockName)
+	if err != nil {
+		return 0, err
+	}
+	if n.alive || alive {
 		return proven, nil
 	}
 	return tail.Valid, nil

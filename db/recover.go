@@ -137,7 +137,11 @@ func (db *DB) openStray(m *manifest, id segment.ID) (*segment.Segment, error) {
 	case h.Store != m.store:
 		return nil, &CorruptError{Path: path, Offset: 16, Reason: fmt.Sprintf("file of another store (%v)", h.Store)}
 	}
-	return segment.Open(db.fs, id, m.store, segment.WholeFile, 0)
+	seg, err := segment.Open(db.fs, id, m.store, segment.WholeFile, 0)
+	if isNotExist(err) {
+		return nil, nil // its writer has just removed it
+	}
+	return seg, err
 }
 
 // openNamed opens a segment that the manifest names.
@@ -233,6 +237,9 @@ func (db *DB) recoverTail(m *manifest, e *entry) error {
 		return err
 	}
 	tail := seg.RecoverTail(e.length)
+	if tail.Newer != nil {
+		return fmt.Errorf("%s: record at offset %d: %w", seg.Path(), tail.Valid, tail.Newer)
+	}
 	if tail.Valid < tail.Proven {
 		return unverified(seg, tail.Valid, tail.Proven)
 	}
@@ -272,13 +279,7 @@ func (db *DB) recoverTail(m *manifest, e *entry) error {
 // copyTail writes the records of [tail.Proven, tail.Valid) to a segment of
 // their own and makes it durable.
 func (db *DB) copyTail(seg *segment.Segment, tail segment.Tail) (*entry, error) {
-	if tail.Proven == tail.Valid {
-		return nil, nil
-	}
-	out, w, err := db.createSegment(segment.HeaderSize + tail.Valid - tail.Proven)
-	if err != nil {
-		return nil, err
-	}
+	var w *segment.Writer
 	for r, err := range seg.Records(tail.Proven, tail.Valid) {
 		if err != nil {
 			return nil, err
@@ -286,19 +287,22 @@ func (db *DB) copyTail(seg *segment.Segment, tail segment.Tail) (*entry, error) 
 		if r.Kind == segment.KindWatermark {
 			continue
 		}
+		if w == nil {
+			if _, w, err = db.createSegment(segment.HeaderSize + tail.Valid - tail.Proven); err != nil {
+				return nil, err
+			}
+		}
 		if err := appendCopy(w, &r); err != nil {
 			return nil, err
 		}
 	}
-	if err := flush(w); err != nil {
-		return nil, err
-	}
-	if w.Tally().Records == 0 {
+	if w == nil {
 		return nil, nil
 	}
-	if err := w.Sync(); err != nil {
+	if err := errors.Join(flush(w), w.Trim(), w.Sync()); err != nil {
 		return nil, err
 	}
+	out := w.Segment()
 	if err := db.attach(out); err != nil {
 		return nil, err
 	}

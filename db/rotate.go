@@ -20,6 +20,7 @@ func (db *DB) rotate(size int64) error {
 		return err
 	}
 	if err := db.attach(seg); err != nil {
+		db.fs.Remove(seg.ID().FileName())
 		return err
 	}
 	old := db.writer.active

@@ -26,8 +26,11 @@ type Snapshot struct {
 // ones only what was written since.
 func (db *DB) Snapshot() (*Snapshot, error) {
 	s := &Snapshot{db: db}
-	s.ordered = db.index.Snapshot(func() { s.state = db.state.Load() })
-	if s.state == nil {
+	s.ordered = db.index.Snapshot(func() bool {
+		s.state = db.state.Load()
+		return s.state != nil
+	})
+	if s.ordered == nil {
 		return nil, ErrClosed
 	}
 	s.handle = db.handles.add(kindSnapshot, nil, s.state)
@@ -50,6 +53,7 @@ func (s *Snapshot) Get(dst, key []byte) ([]byte, error) {
 	seg, off, err := s.lookup(key)
 	if err == nil {
 		dst, err = s.db.appendVerified(dst, seg, off)
+		runtime.KeepAlive(seg)
 	}
 	return dst, withKey("get", key, err)
 }

@@ -25,36 +25,30 @@ func (db *DB) syncTimer() {
 	db.write.Lock()
 	defer db.write.Unlock()
 	db.writer.timers.sync = false
-	if db.idle() {
-		return
-	}
-	if db.syncActive() == nil {
+	if db.writable() == nil && db.syncActive() == nil {
 		db.scheduleTimers()
 	}
 }
 
 // watermarkTimer writes a record that says how far the segment is known to be
 // synced, if no record says so yet. Until then the last group looks to
-// recovery like any torn tail, and a follower does not show it. The watermark
-// itself needs no sync.
+// recovery like any torn tail, and a follower does not show it.
 func (db *DB) watermarkTimer() {
 	db.write.Lock()
 	defer db.write.Unlock()
 	db.writer.timers.watermark = false
-	if db.idle() || db.writer.active.Marked() >= db.writer.active.Segment().Synced() || !db.writer.active.Fits(segment.WatermarkSize) {
+	w := db.writer.active
+	if db.writable() != nil || w == nil || db.writer.broken || !w.Unmarked() || !w.Fits(segment.WatermarkSize) {
 		return
 	}
-	db.writer.active.Append(segment.NewWatermark(db.writer.seq))
-	if err := db.writer.active.Reserve(); err != nil {
-		db.writer.active.Discard()
+	w.Append(segment.NewWatermark(db.writer.seq))
+	if err := w.Reserve(); err != nil {
+		w.Discard()
 		return
 	}
-	if err := db.writer.active.Write(); err != nil {
+	if err := w.Write(); err != nil {
 		db.writer.broken = true
+		return
 	}
-}
-
-// idle reports that there is nothing a timer could do.
-func (db *DB) idle() bool {
-	return db.state.Load() == nil || db.writer.active == nil || db.writer.broken || db.writer.poison != nil
+	db.syncActive() // a failure is remembered and stops writing
 }

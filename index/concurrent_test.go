@@ -261,9 +261,10 @@ func TestSnapshotsBesideWriter(t *testing.T) {
 	}
 	read := func() error {
 		var visible uint64
-		o := s.index.Snapshot(func() {
+		o := s.index.Snapshot(func() bool {
 			runtime.Gosched()
 			visible = s.index.Visible()
+			return true
 		})
 		n, generation := 0, visible/groupKeys
 		for ref := range o.Ascend(nil, nil) {

@@ -17,20 +17,23 @@ type Ordered struct {
 	keys *keys
 }
 
-// Snapshot returns the keys as they are now. It calls inside under the index
-// lock: whatever the caller loads there, the state and Visible, belongs to the
-// same moment. The first call builds the ordered index, which takes half a
+// Snapshot returns the keys as they are now. It first calls inside under the
+// index lock: whatever the caller loads there, the state and Visible, belongs to
+// the same moment, and the state keeps the segments alive that Snapshot reads.
+// If inside returns false there is no snapshot but nil. The first call builds the ordered index, which takes half a
 // second to a second for a million keys; publishing waits for it, Lookup does
 // not.
-func (x *Index) Snapshot(inside func()) *Ordered {
+func (x *Index) Snapshot(inside func() bool) *Ordered {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if !inside() {
+		return nil
+	}
 	x.drain()
 	if x.tree == nil {
 		x.tree = x.build()
 	}
 	clone := x.tree.Clone()
-	inside()
 	return &Ordered{clone, x.keys}
 }
 

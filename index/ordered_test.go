@@ -163,7 +163,7 @@ func TestSnapshotIsOneMoment(t *testing.T) {
 	for i := range 100 {
 		s.put(fmt.Sprint(i), "")
 		var visible uint64
-		o := s.index.Snapshot(func() { visible = s.index.Visible() })
+		o := s.index.Snapshot(func() bool { visible = s.index.Visible(); return true })
 		if o.Len() != i+1 || visible != s.seq {
 			t.Fatalf("%d keys up to %d, want %d up to %d", o.Len(), visible, i+1, s.seq)
 		}

@@ -158,7 +158,7 @@ func (s *store) wantAbsent(key string) {
 
 // snapshot takes an Ordered with the state that belongs to it.
 func (s *store) snapshot() (o *Ordered, segs Segments) {
-	o = s.index.Snapshot(func() { segs = s.segs })
+	o = s.index.Snapshot(func() bool { segs = s.segs; return true })
 	return o, segs
 }
 

@@ -43,6 +43,9 @@ const (
 func (m *Metadata) Encode() ([]byte, error) {
 	var e metaEncoder
 	if !m.ModTime.IsZero() {
+		if !time.Unix(0, m.ModTime.UnixNano()).Equal(m.ModTime) {
+			e.fail(fmt.Errorf("modification time %v out of bounds", m.ModTime))
+		}
 		e.field(metaModTime, string(binary.LittleEndian.AppendUint64(nil, uint64(m.ModTime.UnixNano()))))
 	}
 	for _, f := range []struct {
@@ -61,6 +64,10 @@ func (m *Metadata) Encode() ([]byte, error) {
 	e.pairs(metaChecksum, m.Checksums)
 	e.pairs(metaUser, m.User)
 	for _, p := range m.Unknown {
+		if len(p.Name) != 1 {
+			e.fail(fmt.Errorf("metadata field of unknown type %q", p.Name))
+			continue
+		}
 		e.field(p.Name[0], p.Value)
 	}
 	if len(e.b) > MaxMeta-expirySize {

@@ -272,5 +272,8 @@ func (s *Segment) Damage(off int64, reason string) error {
 }
 
 func (s *Segment) corrupt(off int64, reason error) error {
+	if errors.Is(reason, ErrNewer) {
+		return fmt.Errorf("%s: record at offset %d: %w", s.path, off, reason)
+	}
 	return s.Damage(off, reason.Error())
 }

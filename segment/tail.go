@@ -1,6 +1,9 @@
 package segment
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"errors"
+)
 
 // Tail is what recovery finds in the segment that was being written when the
 // store stopped.
@@ -17,6 +20,9 @@ type Tail struct {
 	// MaxSeq is the highest sequence number in any valid record, wherever it
 	// lies. It must not be given out again.
 	MaxSeq uint64
+
+	// Newer is set if the batch at Valid is whole but needs a newer version.
+	Newer error
 }
 
 func (t *Tail) note(durableTo int64, seq uint64) {
@@ -31,6 +37,7 @@ func scanBatches(data []byte, from int64, salt uint64) (t Tail) {
 	for {
 		batch, ok := scanBatch(data, t.Valid, salt)
 		if !ok {
+			t.Newer = batch.Newer
 			return t
 		}
 		t.Valid = batch.Valid
@@ -42,6 +49,9 @@ func scanBatches(data []byte, from int64, salt uint64) (t Tail) {
 // and the numbers of all of them are consecutive.
 func scanBatch(data []byte, off int64, salt uint64) (t Tail, ok bool) {
 	first, err := decode(data, off, salt)
+	if errors.Is(err, ErrNewer) {
+		t.Newer = err
+	}
 	if err != nil || first.Flags&FlagFirst == 0 || first.VerifyValue() != nil {
 		return t, false
 	}

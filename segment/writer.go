@@ -50,6 +50,7 @@ type Writer struct {
 	written int64 // handed to the kernel
 	tally   Tally // of the records written
 	marked  int64 // the largest durableTo written
+	records int64 // end of the last one that is not a watermark
 
 	staged  int64 // end of the staged records
 	pending Tally // of the records written and staged
@@ -67,6 +68,9 @@ type heldValue struct {
 // Create makes a new segment file with its header, synced, and its name too.
 // capacity bounds its length in bytes, at most MaxStart.
 func Create(fsys vfs.FS, id ID, store StoreID, epoch uint32, capacity int64) (*Segment, *Writer, error) {
+	if capacity > MaxStart {
+		return nil, nil, fmt.Errorf("segment of %d bytes, the limit is %d", capacity, MaxStart)
+	}
 	h := Header{Magic: MagicSegment, Store: store, File: uint64(id), Salt: RandomSalt(), Epoch: epoch}
 	file, err := fsys.Create(id.FileName())
 	if err != nil {
@@ -108,8 +112,9 @@ func (w *Writer) Tally() Tally { return w.tally }
 // Staged is the number of bytes that wait for Write.
 func (w *Writer) Staged() int64 { return w.staged - w.written }
 
-// Marked is the largest durableTo that a written record carries.
-func (w *Writer) Marked() int64 { return w.marked }
+// Unmarked reports whether there are synced records of which no record says
+// that they are.
+func (w *Writer) Unmarked() bool { return w.marked < min(w.records, w.seg.synced.Load()) }
 
 // Fits reports whether size more bytes (see MaxRecordSize) may be staged.
 func (w *Writer) Fits(size int64) bool { return w.staged+size <= int64(len(w.seg.mem)) }
@@ -131,6 +136,9 @@ func (w *Writer) Append(r *Record) {
 	w.buf = r.appendTail(w.buf, r.Offset)
 	w.staged = r.End
 	w.pending.Add(r)
+	if r.Kind != KindWatermark {
+		w.records = r.End
+	}
 }
 
 // Reserve sets disk blocks aside for the staged records. This is where a full
@@ -139,8 +147,9 @@ func (w *Writer) Reserve() error {
 	for w.reserved < w.staged {
 		n := max(min(reserveStep, int64(len(w.seg.mem))-w.reserved), w.staged-w.reserved)
 		if err := w.seg.file.Reserve(w.reserved, n); err != nil {
+			err = fmt.Errorf("reserve %d bytes of %s at offset %d: %w", n, w.seg.path, w.reserved, err)
 			w.reserved = w.written // a failed Reserve gives back earlier ones too
-			return fmt.Errorf("reserve %d bytes of %s at offset %d: %w", n, w.seg.path, w.reserved, err)
+			return err
 		}
 		w.reserved += n
 	}
