@@ -21,6 +21,7 @@ type follower struct {
 	mu       sync.Mutex
 	manifest *manifest
 	applied  map[segment.ID]int64 // up to where each segment's records are in the index
+	ended    error                // why following can't go on
 	stop     func() bool
 }
 
@@ -82,6 +83,9 @@ func (db *DB) Refresh() error {
 // refresh follows the manifest until it has read everything one names. A file
 // may vanish meanwhile if, and only if, there is a newer manifest.
 func (db *DB) refresh() error {
+	if db.follow.ended != nil {
+		return db.follow.ended
+	}
 	for range followAttempts {
 		alive, err := db.fs.Locked(segment.LockName)
 		if err != nil {
@@ -129,6 +133,10 @@ func (db *DB) followManifest(m *manifest, alive bool) error {
 		return err
 	}
 	n.publish()
+	if err := n.checkShown(); err != nil {
+		db.follow.ended = err
+		return err
+	}
 	n.sweep()
 	db.follow.manifest, db.follow.applied = m, n.applied
 	return nil
@@ -140,7 +148,7 @@ type news struct {
 	m       *manifest
 	alive   bool // is there a writer?
 	changes []index.Change
-	shown   []uint64 // sequence numbers that were shown and need a copy elsewhere
+	shown   []index.Change // shown, but no longer where they were
 	applied map[segment.ID]int64
 }
 
@@ -157,7 +165,7 @@ func (n *news) read() error {
 			return err
 		}
 	}
-	return n.checkShown()
+	return nil
 }
 
 // noteTakenBack remembers records that were shown although the manifest now
@@ -165,19 +173,29 @@ func (n *news) read() error {
 func (n *news) noteTakenBack(seg *segment.Segment, from, to int64) {
 	for r, err := range seg.Records(from, to) {
 		if err == nil && r.Kind != segment.KindWatermark {
-			n.shown = append(n.shown, r.Seq)
+			n.shown = append(n.shown, n.db.change(seg, &r))
 		}
 	}
 }
 
-// checkShown makes sure that what was taken back in one place is in another.
+// checkShown makes sure, after the news was published, that what was taken back
+// in one place has been replaced by its copy or by something newer. If not, the
+// version it once replaced is gone from the index.
 func (n *news) checkShown() error {
-	for _, seq := range n.shown {
-		if !slices.ContainsFunc(n.changes, func(c index.Change) bool { return c.Seq == seq }) {
+	st := n.db.state.Load()
+	for _, c := range n.shown {
+		hit, err := n.db.index.Lookup(st.segs, c.Key)
+		replaced := err == nil && hit.Segment.Ref(hit.Offset) != c.Ref
+		deleted := err == index.ErrAbsent && (c.Kind != segment.KindDelete || n.brings(c.Seq))
+		if !replaced && !deleted {
 			return errRewound
 		}
 	}
 	return nil
+}
+
+func (n *news) brings(seq uint64) bool {
+	return slices.ContainsFunc(n.changes, func(c index.Change) bool { return c.Seq == seq })
 }
 
 func (n *news) open(e *entry) (*segment.Segment, error) {
@@ -198,6 +216,7 @@ func (n *news) readSegment(seg *segment.Segment, e *entry) error {
 	}
 	if from > end && !e.active {
 		n.noteTakenBack(seg, end, from)
+		from = end
 	}
 	if e.active {
 		var err error

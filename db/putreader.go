@@ -1,6 +1,7 @@
 package db
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -193,12 +194,9 @@ func (s *source) tooLong() error {
 }
 
 // join makes one slice of the pieces of a small value.
-func join(pieces [][]byte) (b []byte) {
+func join(pieces [][]byte) []byte {
 	if len(pieces) == 1 {
 		return pieces[0]
 	}
-	for _, piece := range pieces {
-		b = append(b, piece...)
-	}
-	return b
+	return bytes.Join(pieces, nil)
 }
