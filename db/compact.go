@@ -132,8 +132,10 @@ func (c *compaction) needed(st *state, in *segment.Segment, r *segment.Record) b
 		return err != index.ErrAbsent && (err != nil || hit.Segment == in && hit.Offset == r.Offset)
 	case segment.KindDelete:
 		return c.oldest < r.Seq
+	case segment.KindWatermark:
+		return false
 	}
-	return false
+	return true // of a newer version, which knows what it is for
 }
 
 // copy appends a verified copy of the record.

@@ -206,7 +206,7 @@ func (db *DB) readRecords(seg *segment.Segment, from, to int64) (changes []index
 			return nil, t, err
 		}
 		t.Add(&r)
-		if r.Kind == segment.KindWatermark {
+		if !r.Kind.Indexed() {
 			continue
 		}
 		if err := db.blobs.hold(seg, &r, seg.Store()); err != nil {

@@ -33,6 +33,8 @@ var crashSettings = []db.Options{
 	{Sync: db.SyncNever, SegmentSize: 4 << 10},
 	{Sync: db.SyncAlways, SegmentSize: 16 << 10},
 	{Sync: db.SyncInterval, SegmentSize: 4 << 10},
+	{Sync: db.SyncAlways, SegmentSize: 4 << 10, BlobSize: 4 << 10},
+	{Sync: db.SyncNever, SegmentSize: 4 << 10, BlobSize: 4 << 10},
 }
 
 // number reads an environment variable.

@@ -20,6 +20,7 @@ var modelSettings = []db.Options{
 	{SegmentSize: 24 << 10, Verify: db.VerifyAlways, Sync: db.SyncInterval},
 	{SegmentSize: 24 << 10, Sync: db.SyncNever},
 	{SegmentSize: 256 << 10},
+	{SegmentSize: 4 << 10, BlobSize: 4 << 10},
 }
 
 // TestModel promises that a store contains what was put there, by every way

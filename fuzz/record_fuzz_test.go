@@ -68,7 +68,8 @@ func readRecords(t *testing.T, seg *segment.Segment, file []byte) (list []segmen
 		_, _ = segment.DecodeMetadata(r.Meta)
 		_, _, _ = segment.DecodeBlobExtents(r.Value)
 		if len(r.Table) > 0 && len(r.Value) > 0 {
-			_ = seg.VerifyRange(&r, int64(len(r.Value)-1), 1)
+			payload := seg.Payload(&r)
+			_ = payload.Verify(int64(len(r.Value)-1), 1, true)
 		}
 		list, end = append(list, r), r.End
 	}

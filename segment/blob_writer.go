@@ -18,6 +18,7 @@ type BlobWriter struct {
 	header Header
 	sums   *chunkSummer
 	end    int64 // of the value so far, in the file
+	done   bool  // committed
 }
 
 // CreateBlob makes the temporary file of a blob.
@@ -76,12 +77,15 @@ func (w *BlobWriter) Commit() (BlobExtent, error) {
 		return BlobExtent{}, errors.Join(err, w.fs.Remove(id.BlobName()))
 	}
 	w.file.Close()
+	w.done = true
 	return BlobExtent{Blob: id, Offset: blobValueOffset, Length: uint64(w.end - blobValueOffset), Sum: table.Sum()}, nil
 }
 
 // Abort removes what was written. After Commit has succeeded it does nothing.
 func (w *BlobWriter) Abort() {
-	if w.fs.Remove(w.file.Name()) == nil {
-		w.file.Close()
+	if w.done {
+		return
 	}
+	w.fs.Remove(w.file.Name()) // the next Open removes what stays behind
+	w.file.Close()
 }

@@ -23,6 +23,10 @@ const (
 	skippableKind Kind = 128
 )
 
+// Indexed reports whether records of this kind say what the value of their key
+// is. The others, watermarks and kinds that may be skipped, don't.
+func (k Kind) Indexed() bool { return k == KindPut || k == KindDelete || k == KindBlobRef }
+
 // Flags of a record. A reader refuses flags it does not know.
 type Flags uint8
 

@@ -178,7 +178,7 @@ func mayUse(dir, pkg, name string) bool {
 	case "os":
 		return osNames.MatchString(name)
 	case "syscall":
-		return syscallNames.MatchString(name) || within(dir, "db") && name == "RawConn"
+		return syscallNames.MatchString(name) || within(dir, "db") && (name == "RawConn" || name == "Conn")
 	}
 	return true
 }

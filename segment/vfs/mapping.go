@@ -21,14 +21,15 @@ import (
 // the Go heap, and the writer calls Refresh after it wrote.
 type Mapping struct {
 	bytes []byte
-	copy  *heapCopy // nil for a real mapping
+	file  io.ReaderAt // nil for a real mapping
+	copy  heapCopy    // of a mapping that is none
 }
 
-// heapCopy is what stands behind a Mapping on the Go heap.
+// heapCopy is a Mapping on the Go heap, as far as its cleanup needs it: nothing
+// that could lead back to the Mapping, such as its file.
 type heapCopy struct {
 	bytes  []byte
-	file   io.ReaderAt
-	filled atomic.Int64 // end of what was ever read from the file
+	filled *atomic.Int64 // end of what was ever read from the file
 }
 
 // Bytes returns the whole mapping: len and cap are the size asked for, which
@@ -40,15 +41,11 @@ func (m *Mapping) Bytes() []byte { return m.bytes }
 // read there before the writer, after Refresh, has told them to. For a real
 // mapping there is nothing to do.
 func (m *Mapping) Refresh(from, to int64) error {
-	if m.copy == nil {
+	if m.file == nil {
 		return nil
 	}
-	return m.copy.refresh(from, to)
-}
-
-func (h *heapCopy) refresh(from, to int64) error {
-	n, err := h.file.ReadAt(h.bytes[from:to], from)
-	h.filled.Store(max(h.filled.Load(), from+int64(n)))
+	n, err := m.file.ReadAt(m.bytes[from:to], from)
+	m.copy.filled.Store(max(m.copy.filled.Load(), from+int64(n)))
 	if err == io.EOF {
 		return nil
 	}
@@ -71,11 +68,11 @@ func HeapMapping(r io.ReaderAt, size int64) (*Mapping, error) {
 	if err := checkSize(size); err != nil {
 		return nil, err
 	}
-	h := &heapCopy{bytes: make([]byte, size), file: r}
-	if err := h.refresh(0, size); err != nil {
+	h := heapCopy{make([]byte, size), new(atomic.Int64)}
+	m := &Mapping{bytes: h.bytes, file: r, copy: h}
+	if err := m.Refresh(0, size); err != nil {
 		return nil, err
 	}
-	m := &Mapping{bytes: h.bytes, copy: h}
 	mapCount.add(len(m.bytes))
 	Own(m, poison, h)
 	return m, nil
@@ -84,7 +81,7 @@ func HeapMapping(r io.ReaderAt, size int64) (*Mapping, error) {
 // poison makes a stale slice of a heap mapping recognizable. Under the race
 // detector these writes race with any later read of it. Bytes that the file
 // never had are in no slice, and left alone.
-func poison(h *heapCopy) {
+func poison(h heapCopy) {
 	filled := h.bytes[:h.filled.Load()]
 	for i := range filled {
 		filled[i] = 0xDB
