@@ -17,7 +17,7 @@
 // A write that has been acknowledged in SyncAlways, the default, survives the
 // end of the process, of the system and of the power, if the disk keeps what
 // it says it has synced. A batch is all there or not at all. A write that
-// failed with anything but a complaint about its arguments has an unknown
+// failed with anything but a complaint about its arguments or conditions has an unknown
 // outcome until the store is reopened, which settles it. After a failed sync
 // there are no more writes until then.
 //
@@ -41,6 +41,7 @@
 //	LOCK                      held by the writer, never removed
 //	MANIFEST-<generation>     the list of segments, see manifest.go
 //	<id>.seg                  see package segment
+//	<id>.blob                 one large value, see blobs.go
 //	tmp-*                     leftovers, removed by Open
 //
 // The manifest decides which segments exist. A segment is active, that is

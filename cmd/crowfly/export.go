@@ -39,7 +39,11 @@ func (c *exportCmd) Run(e *env) (err error) {
 
 	ctx, stop := interruptible()
 	defer stop()
-	x := &exporter{snap: snap, force: c.Force, report: newReport(e, "files", c.Verbose, c.JSON)}
+	dir, err := os.Stat(c.Dir)
+	if err != nil {
+		return err
+	}
+	x := &exporter{snap: snap, force: c.Force, store: dir, report: newReport(e, "files", c.Verbose, c.JSON)}
 	err = x.run(ctx, c.Path)
 	if rerr := x.report.finish("exported"); err == nil {
 		err = rerr
@@ -65,6 +69,7 @@ func (c *exportCmd) notIntoStore() error {
 type exporter struct {
 	snap   *db.Snapshot
 	force  bool
+	store  fs.FileInfo // the directory of the store, which is not to be written to
 	report *report
 	made   string // the directory made last, below the root
 }
@@ -116,6 +121,10 @@ func (x *exporter) checkAll(dir string) error {
 			x.report.fail(parent, fmt.Sprintf("is also a directory, of %q", key))
 		}
 		if root == nil {
+			continue
+		}
+		if parent, err := root.Stat(path.Dir(key)); err == nil && os.SameFile(parent, x.store) {
+			x.report.fail(key, "would be a file of the store itself")
 			continue
 		}
 		if err := x.checkFile(root, key); err != nil {

@@ -7,8 +7,10 @@ import (
 	"mime"
 	"os"
 	"path"
+	"path/filepath"
 
 	"github.com/crowfly/crowfly/db"
+	"github.com/crowfly/crowfly/segment"
 )
 
 // checkKey refuses what no store can hold.
@@ -20,9 +22,18 @@ func checkKey(key string) error {
 }
 
 // openReader opens a store for reading only. It works beside a writer in
-// another process and creates nothing.
+// another process and creates nothing. A directory that no writer has ever
+// opened is no store: a backup of the wrong path must not look like one of an
+// empty store.
 func openReader(dir string) (*db.DB, error) {
-	return db.Open(dir, &db.Options{ReadOnly: true})
+	store, err := db.Open(dir, &db.Options{ReadOnly: true})
+	if err != nil || store.Stats().Generation > 0 {
+		return store, err
+	}
+	if _, err := os.Stat(filepath.Join(dir, segment.LockName)); err != nil {
+		return nil, errors.Join(fmt.Errorf("there is no store in %s", dir), store.Close())
+	}
+	return store, nil
 }
 
 // openWriter opens a store for writing and creates it if need be.
