@@ -76,8 +76,8 @@ func (in *input) readAll() ([]byte, error) {
 	return value, err
 }
 
-// impatient stops waiting for bytes when its context ends. The read that it
-// left behind may still write to the slice it was given.
+// impatient fills the slice it is given, but stops waiting for that when its
+// context ends. The read that it left behind may still write to the slice.
 type impatient struct {
 	ctx context.Context
 	r   io.Reader
@@ -90,8 +90,13 @@ func (i *impatient) Read(p []byte) (int, error) {
 	}
 	done := make(chan result, 1)
 	go func() {
-		n, err := i.r.Read(p)
-		done <- result{n, err}
+		var r result
+		for r.n < len(p) && r.err == nil { // pipes give little at a time
+			var n int
+			n, r.err = i.r.Read(p[r.n:])
+			r.n += n
+		}
+		done <- r
 	}()
 	select {
 	case r := <-done:
