@@ -162,8 +162,8 @@
 // 127.0.0.1, and read the store as a part of its site. A proxy before it must
 // ask for such a host. A [Handler] in another server leaves that to it.
 //
-// Stored values come with X-Content-Type-Options: nosniff, and all but PDF
-// files, which browsers would not show then, with Content-Security-Policy:
-// sandbox, so that a stored page can be looked at but its scripts don't run.
+// Stored values come with X-Content-Type-Options: nosniff, and all but PDF,
+// video and audio, which browsers would not show then, with
+// Content-Security-Policy: sandbox, so that a stored page can be looked at but its scripts don't run.
 // Images, sound and films are shown.
 package server

@@ -95,11 +95,12 @@ func (x *exchange) setDescription(m *db.Metadata) {
 }
 
 // shownByViewer reports whether browsers show values of a type with a program
-// of their own, which some refuse to start in a sandbox. Scripts in a PDF don't
-// run as part of the site it is from.
+// of their own, which do not start, or can't ask for the value, in a sandbox.
+// Nothing in such a value runs as part of the site it is from.
 func shownByViewer(contentType string) bool {
 	t, _, err := mime.ParseMediaType(contentType)
-	return err == nil && t == "application/pdf"
+	return err == nil &&
+		(t == "application/pdf" || strings.HasPrefix(t, "video/") || strings.HasPrefix(t, "audio/"))
 }
 
 // setText sets a header from metadata, which need not have come over HTTP.

@@ -116,9 +116,9 @@ func TestSandbox(t *testing.T) {
 	store := openStore(t)
 	_, addr := start(t, store, nil)
 	c := dial(t, addr)
-	free := []string{"application/pdf", "Application/PDF; a=b"}
+	free := []string{"application/pdf", "Application/PDF; a=b", "video/mp4", "audio/ogg"}
 	for _, contentType := range append([]string{
-		"", "text/html", "image/svg+xml", "image/png", "video/mp4", "text/xml", "application/pdfx", "x/y, application/pdf",
+		"", "text/html", "image/svg+xml", "image/png", "videos/mp4", "text/xml", "application/pdfx", "x/y, application/pdf",
 		"text/html;application/pdf", "application/pdf; a",
 	}, free...) {
 		c.do("PUT", "/k", "v", "Content-Type: "+contentType)
