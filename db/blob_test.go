@@ -199,6 +199,52 @@ func TestBlobGoes(t *testing.T) {
 	mustBeGone(t, db, "gone")
 }
 
+// Slices of blobs stay valid as promised when many others are opened meanwhile.
+func TestBlobSlicesAreHeld(t *testing.T) {
+	db := open(t, t.TempDir(), &Options{BlobSize: minBlobSize, Sync: SyncNever})
+	key := func(i int) []byte { return fmt.Appendf(nil, "%03d", i) }
+	value := func(i int) []byte { return bytes.Repeat([]byte{byte(i)}, 2*minBlobSize) }
+	const n = openBlobs + 50
+	for i := range n {
+		if err := db.Put(key(i), value(i), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := db.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	openOthers := func() {
+		for i := 1; i < n; i++ {
+			if got, err := db.Get(nil, key(i)); err != nil || !bytes.Equal(got, value(i)) {
+				t.Fatal(err)
+			}
+		}
+		for range 5 {
+			runtime.GC()
+		}
+	}
+	check := func(b []byte) error {
+		openOthers()
+		if !bytes.Equal(b, value(0)) {
+			t.Error("the value changed")
+		}
+		return nil
+	}
+	if err := errors.Join(db.View(key(0), check), s.View(key(0), check)); err != nil {
+		t.Error(err)
+	}
+	for _, e := range s.All() {
+		b, err := e.Bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		check(b)
+		break
+	}
+}
+
 // A crash between a blob and its record leaves a file that no record names,
 // and the next Open removes it.
 func TestStrayBlobs(t *testing.T) {
@@ -331,6 +377,9 @@ func TestConditions(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused("the same batch again", db.Apply(&b, nil))
+	var conditionsOnly Batch
+	conditionsOnly.RequireAbsent([]byte("new"))
+	refused("conditions without operations", db.Apply(&conditionsOnly, nil))
 	mustGet(t, db, "new", "1")
 	mustBeGone(t, db, "k")
 }

@@ -49,7 +49,7 @@ const (
 
 // commit brings the operations of one caller into the store.
 func (db *DB) commit(c *commit, mode SyncMode) error {
-	if err := db.prepare(c, mode); err != nil || len(c.ops) == 0 {
+	if err := db.prepare(c, mode); err != nil || len(c.ops)+len(c.conditions) == 0 {
 		return err
 	}
 	if !db.queue.join(c) && !<-c.wake {

@@ -3,6 +3,7 @@ package db
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -63,6 +64,9 @@ func (db *DB) putBlob(key []byte, head [][]byte, src *source, o *PutOptions) (Re
 	if put.invalid != nil {
 		return Result{}, put.invalid
 	}
+	if err := db.foresee(o.conditions(key)); err != nil {
+		return Result{}, err
+	}
 	w, err := db.createBlob()
 	if err != nil {
 		return Result{}, writeError(err)
@@ -82,6 +86,26 @@ func (db *DB) putBlob(key []byte, head [][]byte, src *source, o *PutOptions) (Re
 		db.fs.Remove(extent.Blob.BlobName())
 	}
 	return c.ops[0].result, err
+}
+
+// foresee spares a large value the way to the disk if the conditions don't hold
+// now. If they do they are judged again when it is committed.
+func (db *DB) foresee(conditions []condition) error {
+	for _, required := range conditions {
+		var present Version
+		v, err := db.Value(required.key)
+		switch {
+		case err == nil:
+			present = v.Version()
+			v.Close()
+		case !errors.Is(err, ErrNotFound):
+			return err
+		}
+		if present != required.version {
+			return ErrPrecondition
+		}
+	}
+	return nil
 }
 
 // createBlob begins a blob with a number of its own.
@@ -114,7 +138,7 @@ func (s *source) readHead(most int64) (head [][]byte, whole bool, err error) {
 		return nil, false, nil
 	}
 	for s.read < most {
-		piece := make([]byte, min(firstPiece<<len(head), pieceSize))
+		piece := make([]byte, min(firstPiece<<min(len(head), 8), pieceSize))
 		if s.size >= 0 {
 			piece = make([]byte, s.size+1) // one more tells whether it ends there
 		}

@@ -146,6 +146,7 @@ func (db *DB) appendVerified(dst []byte, seg *segment.Segment, off int64) ([]byt
 	if err != nil {
 		return dst, err
 	}
+	defer p.KeepAlive()
 	n := len(dst)
 	dst = append(dst, p.Bytes...)
 	if err := p.VerifyCopy(dst[n:]); err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/crowfly/crowfly/index"
@@ -19,7 +20,27 @@ type Snapshot struct {
 	db      *DB
 	state   *state
 	ordered *index.Ordered
+	held    *snapshotHold
 	handle  *handle
+}
+
+// snapshotHold is what the slices that a snapshot gave out lie in.
+type snapshotHold struct {
+	state *state
+
+	mu    sync.Mutex
+	blobs map[string]segment.Payload // by file name
+}
+
+// keep holds a blob, once, and returns the Payload that is held.
+func (h *snapshotHold) keep(p segment.Payload) segment.Payload {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if held, ok := h.blobs[p.File.Name()]; ok {
+		return held
+	}
+	h.blobs[p.File.Name()] = p
+	return p
 }
 
 // Snapshot takes a snapshot. The first one after Open sorts all keys, later
@@ -33,7 +54,8 @@ func (db *DB) Snapshot() (*Snapshot, error) {
 	if s.ordered == nil {
 		return nil, ErrClosed
 	}
-	s.handle = db.handles.add(kindSnapshot, nil, s.state)
+	s.held = &snapshotHold{state: s.state, blobs: make(map[string]segment.Payload)}
+	s.handle = db.handles.add(kindSnapshot, nil, s.held)
 	watch(s, s.handle)
 	return s, nil
 }
@@ -64,12 +86,12 @@ func (s *Snapshot) View(key []byte, fn func(value []byte) error) error {
 	if err != nil {
 		return withKey("view", key, err)
 	}
-	value, err := s.db.verifiedAt(seg, off)
+	p, err := s.db.verifiedAt(seg, off)
 	if err != nil {
 		return withKey("view", key, err)
 	}
-	err = fn(value)
-	runtime.KeepAlive(seg)
+	err = fn(p.Bytes)
+	p.KeepAlive()
 	return err
 }
 
@@ -156,16 +178,16 @@ func (s *Snapshot) entry(ref segment.Ref) Entry {
 	if err != nil {
 		return Entry{err: err}
 	}
-	return Entry{db: s.db, seg: seg, record: r}
+	return Entry{snapshot: s, seg: seg, record: r}
 }
 
 // Entry is one key of a snapshot with its value. It is valid until the
 // snapshot is closed.
 type Entry struct {
-	db     *DB
-	seg    *segment.Segment
-	record segment.Record
-	err    error
+	snapshot *Snapshot
+	seg      *segment.Segment
+	record   segment.Record
+	err      error
 }
 
 // Err tells why an iteration ended early.
@@ -186,19 +208,30 @@ func (e *Entry) ModTime() time.Time {
 	return m.ModTime
 }
 
-// Bytes is the value, a slice of the mapping, verified.
-func (e *Entry) Bytes() ([]byte, error) { return e.db.verifiedAt(e.seg, e.record.Offset) }
-
-// verifiedAt returns a value for which there is no word in the index to keep
-// the verified bit in: it is checked each time.
-func (db *DB) verifiedAt(seg *segment.Segment, off int64) ([]byte, error) {
-	r, err := seg.Read(off)
+// Bytes is the value, a slice of the mapping, verified. A value in a file of its
+// own keeps that file open until the snapshot is closed; for many of those use
+// Snapshot.View or Value.
+func (e *Entry) Bytes() ([]byte, error) {
+	p, err := e.snapshot.db.verifiedAt(e.seg, e.record.Offset)
 	if err != nil {
 		return nil, err
 	}
+	if e.record.Kind == segment.KindBlobRef {
+		p = e.snapshot.held.keep(p)
+	}
+	return p.Bytes, nil
+}
+
+// verifiedAt returns a value for which there is no word in the index to keep
+// the verified bit in: it is checked each time.
+func (db *DB) verifiedAt(seg *segment.Segment, off int64) (segment.Payload, error) {
+	r, err := seg.Read(off)
+	if err != nil {
+		return segment.Payload{}, err
+	}
 	p, err := db.payload(seg, &r)
 	if err != nil || db.opts.Verify == VerifyNever {
-		return p.Bytes, err
+		return p, err
 	}
-	return p.Bytes, p.Verify(0, int64(len(p.Bytes)), db.opts.Verify == VerifyFirst)
+	return p, p.Verify(0, int64(len(p.Bytes)), db.opts.Verify == VerifyFirst)
 }

@@ -10,7 +10,7 @@ import (
 // checksum of the contents and the sequence number of the put. The checksum
 // alone would not notice that a value was changed and changed back.
 type Version struct {
-	Sum uint64 // xxhash64 of the value, or of its chunk table above 1 MiB
+	Sum uint64 // xxhash64 of the value, above 1 MiB of its chunk table, in a file of its own of where it lies
 	Seq uint64
 }
 

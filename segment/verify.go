@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"runtime"
 	"sync/atomic"
 
 	"github.com/cespare/xxhash/v2"
@@ -9,7 +10,8 @@ import (
 )
 
 // Payload is a value in its place, in a record or in a blob: mapped bytes, and
-// where they lie in which file. It holds what keeps the mapping.
+// where they lie in which file. Bytes and File are good until KeepAlive, or as
+// long as the Payload itself is reachable as a whole.
 type Payload struct {
 	Bytes  []byte
 	File   vfs.File
@@ -31,6 +33,9 @@ func (s *Segment) Payload(r *Record) Payload {
 	return p
 }
 
+// KeepAlive ends a use of Bytes or File.
+func (p *Payload) KeepAlive() { runtime.KeepAlive(p.owner) }
+
 // Chunked reports whether ranges are verified alone.
 func (p *Payload) Chunked() bool { return p.table != nil }
 
@@ -38,6 +43,7 @@ func (p *Payload) Chunked() bool { return p.table != nil }
 // whole value if it has one sum only. With remember, chunks that have passed
 // before are taken as good.
 func (p *Payload) Verify(from, n int64, remember bool) error {
+	defer p.KeepAlive()
 	if p.table == nil {
 		if len(p.Bytes) > 0 && xxhash.Sum64(p.Bytes) != p.sum {
 			return &CorruptError{p.path, p.Offset, errValueSum.Error()}

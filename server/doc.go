@@ -164,6 +164,7 @@
 //
 // Stored values come with X-Content-Type-Options: nosniff, and all but PDF,
 // video and audio, which browsers would not show then, with
-// Content-Security-Policy: sandbox, so that a stored page can be looked at but its scripts don't run.
+// Content-Security-Policy: sandbox, so that a stored page can be looked at but
+// its scripts do not run.
 // Images, sound and films are shown.
 package server
