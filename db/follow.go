@@ -202,7 +202,7 @@ func (n *news) open(e *entry) (*segment.Segment, error) {
 	if seg := n.db.state.Load().find(e.id); seg != nil {
 		return seg, nil
 	}
-	seg, err := n.db.openNamed(n.m, e, e.length)
+	seg, err := n.db.openNamed(n.m, e, e.length, e.capacity)
 	if err != nil {
 		return nil, err
 	}

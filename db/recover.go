@@ -144,9 +144,10 @@ func (db *DB) openStray(m *manifest, id segment.ID) (*segment.Segment, error) {
 	return seg, err
 }
 
-// openNamed opens a segment that the manifest names.
-func (db *DB) openNamed(m *manifest, e *entry, length int64) (*segment.Segment, error) {
-	seg, err := segment.Open(db.fs, e.id, m.store, length, e.capacity)
+// openNamed opens a segment that the manifest names. capacity is for one that
+// somebody else still writes.
+func (db *DB) openNamed(m *manifest, e *entry, length, capacity int64) (*segment.Segment, error) {
+	seg, err := segment.Open(db.fs, e.id, m.store, length, capacity)
 	if isNotExist(err) {
 		return nil, &CorruptError{
 			Path:   filepath.Join(db.fs.Path(), e.id.FileName()),
@@ -165,7 +166,7 @@ func (db *DB) loadSealed(m *manifest) error {
 		if e.active {
 			continue
 		}
-		seg, err := db.openNamed(m, e, e.length)
+		seg, err := db.openNamed(m, e, e.length, 0)
 		if err != nil {
 			return err
 		}
@@ -232,7 +233,7 @@ func (db *DB) recoverActive(m *manifest) error {
 }
 
 func (db *DB) recoverTail(m *manifest, e *entry) error {
-	seg, err := db.openNamed(m, e, segment.WholeFile)
+	seg, err := db.openNamed(m, e, segment.WholeFile, 0)
 	if err != nil {
 		return err
 	}
