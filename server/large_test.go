@@ -142,8 +142,12 @@ func TestRefusedUpload(t *testing.T) {
 	if got, asked := hesitate(c, "k", string(value), "If-None-Match: *"); !asked {
 		t.Fatal(got.Status)
 	}
+	if _, err := c.Write(value[:len(value)-1]); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the upload has a file", func() bool { return len(blobFiles(t, dir)) > 0 })
 	put(t, store, "k", []byte("theirs"), nil)
-	if _, err := c.Write(value); err != nil {
+	if _, err := c.Write(value[len(value)-1:]); err != nil {
 		t.Fatal(err)
 	}
 	got := c.receive("PUT")
