@@ -15,6 +15,7 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs/simdisk"
 )
 
@@ -116,6 +117,11 @@ func checkValue(t *testing.T, db *DB, key string, want []byte) {
 	}
 }
 
+// silentReader never has anything to say.
+type silentReader struct{}
+
+func (silentReader) Read([]byte) (int, error) { return 0, nil }
+
 // A put that fails leaves no value and no file, whatever fails.
 func TestPutReaderFails(t *testing.T) {
 	disk := simdisk.New()
@@ -139,6 +145,7 @@ func TestPutReaderFails(t *testing.T) {
 		"too long":           {r: bytes.NewReader(value), size: int64(len(value)) - 1, want: ErrSize},
 		"small too short":    {r: strings.NewReader("abc"), size: 4, want: ErrSize},
 		"small too long":     {r: strings.NewReader("abc"), size: 2, want: ErrSize},
+		"no progress":        {r: silentReader{}, size: -1, want: io.ErrNoProgress},
 		"cancelled":          {ctx: cancelled, r: bytes.NewReader(value), size: -1, want: context.Canceled},
 		"too large":          {r: bytes.NewReader(value), size: MaxValue + 1, want: ErrValueTooLarge},
 		"condition":          {r: bytes.NewReader(value), size: -1, o: PutOptions{IfAbsent: true}, want: ErrPrecondition},
@@ -314,6 +321,74 @@ func TestDamagedBlob(t *testing.T) {
 		}
 		v.Close()
 	}
+}
+
+// A damaged reference to a blob is refused by Open, which leaves the blob that
+// it no longer names where it is.
+func TestDamagedReference(t *testing.T) {
+	disk := simdisk.New()
+	db := open(t, "", blobOptions(disk))
+	if err := putReader(db, "k", bytes.NewReader(randomBytes(2*testBlobSize)), 2*testBlobSize); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	seg := names(disk, ".seg")[0]
+	data, _ := disk.ReadFile(seg)
+	data[segment.HeaderSize+48+len("k")] ^= 4 // the number of the blob
+	disk.WriteFile(seg, data)
+	before := listing(disk)
+	var damage *CorruptError
+	if _, err := Open("", blobOptions(disk)); !errors.As(err, &damage) {
+		t.Error(err)
+	}
+	if listing(disk) != before {
+		t.Error("a refused open changed the directory")
+	}
+}
+
+// stallingReader blocks at its end until it is let go.
+type stallingReader struct {
+	io.Reader
+	stalled, letGo chan struct{}
+}
+
+func (r *stallingReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if err == io.EOF {
+		close(r.stalled)
+		<-r.letGo
+	}
+	return n, err
+}
+
+// A put that is still reading when its store is closed fails, and does not
+// touch the files of the run that follows, which may have the same names.
+func TestPutOutlivesClose(t *testing.T) {
+	disk := simdisk.New()
+	old := open(t, "", blobOptions(disk))
+	r := &stallingReader{bytes.NewReader(randomBytes(2 * testBlobSize)), make(chan struct{}), make(chan struct{})}
+	failed := make(chan error)
+	go func() { failed <- putReader(old, "old", r, 2*testBlobSize) }()
+	<-r.stalled
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db := open(t, "", blobOptions(disk))
+	value := randomBytes(3 * testBlobSize)
+	if err := putReader(db, "new", bytes.NewReader(value), -1); err != nil {
+		t.Fatal(err)
+	}
+	close(r.letGo)
+	if err := <-failed; !errors.Is(err, ErrClosed) {
+		t.Error(err)
+	}
+	checkValue(t, db, "new", value)
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	checkValue(t, open(t, "", blobOptions(disk)), "new", value)
 }
 
 // Of many that want to be the first to put a key exactly one is.

@@ -1,6 +1,7 @@
 package db
 
 import (
+	"fmt"
 	"sync"
 	"weak"
 
@@ -19,14 +20,7 @@ type blobs struct {
 
 	mu    sync.Mutex
 	known map[segment.ID]weak.Pointer[segment.Blob]
-	named map[segment.ID]naming
-}
-
-// naming is how many records in the manifest's segments name a blob of so many
-// bytes.
-type naming struct {
-	records int
-	size    int64
+	named map[segment.ID]int // records in the manifest's segments that name it
 }
 
 // openBlobs is how many blobs stay open, each with a descriptor and a mapping,
@@ -39,7 +33,7 @@ func newBlobs(fsys vfs.FS, removes bool) *blobs {
 		cache:   segment.NewBlobCache(fsys, openBlobs),
 		removes: removes,
 		known:   make(map[segment.ID]weak.Pointer[segment.Blob]),
-		named:   make(map[segment.ID]naming),
+		named:   make(map[segment.ID]int),
 	}
 }
 
@@ -56,6 +50,9 @@ func (b *blobs) hold(seg *segment.Segment, r *segment.Record, store segment.Stor
 	defer b.mu.Unlock()
 	for _, x := range list {
 		blob := b.known[x.Blob].Value()
+		if blob != nil && blob.Extent() != x {
+			return seg.Damage(r.Offset, fmt.Sprintf("key %q: %s is also said to be %+v, not %+v", r.Key, x.Blob.BlobName(), blob.Extent(), x))
+		}
 		if blob == nil {
 			blob = segment.NewBlob(x, store, b.cache)
 			b.known[x.Blob] = weak.Make(blob)
@@ -67,9 +64,9 @@ func (b *blobs) hold(seg *segment.Segment, r *segment.Record, store segment.Stor
 }
 
 // count notes that so many more records of the manifest's segments name the
-// blobs of r.
+// blobs of r. Who removes no blobs need not count.
 func (b *blobs) count(r *segment.Record, n int) {
-	if r.Kind != segment.KindBlobRef {
+	if r.Kind != segment.KindBlobRef || !b.removes {
 		return
 	}
 	list, _, err := segment.DecodeBlobExtents(r.Value)
@@ -79,22 +76,10 @@ func (b *blobs) count(r *segment.Record, n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, x := range list {
-		now := naming{b.named[x.Blob].records + n, int64(x.Length)}
-		b.named[x.Blob] = now
-		if now.records == 0 {
+		if b.named[x.Blob] += n; b.named[x.Blob] == 0 {
 			delete(b.named, x.Blob)
 		}
 	}
-}
-
-// total is the number of blobs that are named, and their bytes.
-func (b *blobs) total() (count int, bytes int64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, n := range b.named {
-		bytes += n.size
-	}
-	return len(b.named), bytes
 }
 
 // stray reports whether a file is a blob that no record names. It is asked
@@ -103,7 +88,7 @@ func (b *blobs) stray(name string) bool {
 	id, ok := segment.ParseBlobName(name)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return ok && b.named[id].records == 0
+	return ok && b.named[id] == 0
 }
 
 // lease is what the cleanup of a Blob needs.
@@ -117,21 +102,29 @@ type lease struct {
 // what superseded it is durable: the compaction that removed the last such
 // segment saw to that.
 func release(l lease) {
-	b := l.blobs
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.known[l.id].Value() != nil {
-		return
-	}
-	delete(b.known, l.id)
-	b.cache.Forget(l.id)
-	if b.removes && b.named[l.id].records == 0 {
-		b.fs.Remove(l.id.BlobName())
+	if l.blobs.forget(l.id) {
+		l.blobs.fs.Remove(l.id.BlobName()) // outside the lock: the file may be large
 	}
 }
 
-// extentsOf decodes the value of a blobref.
+// forget ends what is known of a blob and reports whether its file can go.
+func (b *blobs) forget(id segment.ID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.known[id].Value() != nil {
+		return false // somebody has come to know it again
+	}
+	delete(b.known, id)
+	b.cache.Forget(id)
+	return b.removes && b.named[id] == 0
+}
+
+// extentsOf decodes the value of a blobref, verified: which file it names decides
+// which files are kept.
 func extentsOf(seg *segment.Segment, r *segment.Record) ([]segment.BlobExtent, error) {
+	if err := r.VerifyValue(); err != nil {
+		return nil, seg.Damage(r.Offset, fmt.Sprintf("key %q: %v", r.Key, err))
+	}
 	list, _, err := segment.DecodeBlobExtents(r.Value)
 	if err == nil && len(list) != 1 {
 		err = errParts

@@ -13,16 +13,17 @@ import (
 // Errors that callers branch on, with errors.Is. The error returned says more:
 // the key, or the file and the offset.
 var (
-	ErrNotFound      error = notFound{}
-	ErrClosed              = errors.New("store is closed")
-	ErrReadOnly            = errors.New("store is read-only")
-	ErrNoSpace             = errors.New("no space left for writing")
-	ErrKeySize             = fmt.Errorf("key must have 1 to %d bytes", segment.MaxKey)
-	ErrValueTooLarge       = fmt.Errorf("value is larger than %d bytes", MaxValue)
-	ErrBatchTooLarge       = fmt.Errorf("batch is larger than %d bytes or %d records", maxBatchBytes, maxBatchRecords)
-	ErrPrecondition        = errors.New("precondition failed")
-	ErrSize                = errors.New("value is not as long as it was said to be")
-	ErrPinnedSpace         = errors.New("out of segment slots: open handles hold too many old segments")
+	ErrNotFound        error = notFound{}
+	ErrClosed                = errors.New("store is closed")
+	ErrReadOnly              = errors.New("store is read-only")
+	ErrNoSpace               = errors.New("no space left for writing")
+	ErrKeySize               = fmt.Errorf("key must have 1 to %d bytes", segment.MaxKey)
+	ErrValueTooLarge         = fmt.Errorf("value is larger than %d bytes", MaxValue)
+	ErrBatchTooLarge         = fmt.Errorf("batch is larger than %d bytes or %d records", maxBatchBytes, maxBatchRecords)
+	ErrPrecondition          = errors.New("precondition failed")
+	ErrSize                  = errors.New("value is not as long as it was said to be")
+	ErrSnapshotExpired       = errors.New("snapshot has expired: the value was removed since")
+	ErrPinnedSpace           = errors.New("out of segment slots: open handles hold too many old segments")
 
 	// ErrLocked says that another writer, in this process or another, has
 	// the store open.

@@ -3,7 +3,6 @@ package db
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -64,18 +63,23 @@ func (db *DB) putBlob(key []byte, head [][]byte, src *source, o *PutOptions) (Re
 	if put.invalid != nil {
 		return Result{}, put.invalid
 	}
-	if err := db.foresee(o.conditions(key)); err != nil {
+	// Spare a large value the way to the disk if the conditions don't hold
+	// now. If they do they are judged again when it is committed.
+	if err := db.commit(&commit{conditions: o.conditions(key)}, o.Sync); err != nil {
 		return Result{}, err
 	}
 	w, err := db.createBlob()
 	if err != nil {
 		return Result{}, writeError(err)
 	}
-	defer w.Abort()
+	defer db.whileOpen(w.Abort)
 	if err := src.copyTo(w, head); err != nil {
 		return Result{}, writeError(err)
 	}
-	extent, err := w.Commit()
+	extent, err := w.Finish()
+	if err == nil {
+		err = db.publishBlob(w)
+	}
 	if err != nil {
 		return Result{}, writeError(err)
 	}
@@ -83,29 +87,9 @@ func (db *DB) putBlob(key []byte, head [][]byte, src *source, o *PutOptions) (Re
 	c := &commit{ops: []op{put}, conditions: o.conditions(key)}
 	err = db.commit(c, o.Sync)
 	if err != nil && !c.written {
-		db.fs.Remove(extent.Blob.BlobName())
+		db.whileOpen(func() { db.fs.Remove(extent.Blob.BlobName()) })
 	}
 	return c.ops[0].result, err
-}
-
-// foresee spares a large value the way to the disk if the conditions don't hold
-// now. If they do they are judged again when it is committed.
-func (db *DB) foresee(conditions []condition) error {
-	for _, required := range conditions {
-		var present Version
-		v, err := db.Value(required.key)
-		switch {
-		case err == nil:
-			present = v.Version()
-			v.Close()
-		case !errors.Is(err, ErrNotFound):
-			return err
-		}
-		if present != required.version {
-			return ErrPrecondition
-		}
-	}
-	return nil
 }
 
 // createBlob begins a blob with a number of its own.
@@ -121,6 +105,31 @@ func (db *DB) createBlob() (*segment.BlobWriter, error) {
 	id := db.writer.nextID
 	db.writer.nextID++
 	return segment.CreateBlob(db.fs, id, db.manifests.get().store, db.manifests.epoch)
+}
+
+// publishBlob gives a finished blob its name.
+func (db *DB) publishBlob(w *segment.BlobWriter) error {
+	db.write.Lock()
+	defer db.write.Unlock()
+	if err := db.writable(); err != nil {
+		return err
+	}
+	err := w.Publish()
+	if err != nil {
+		db.writer.poison = err // what else that sync of the directory was to make durable is unknown
+	}
+	return err
+}
+
+// whileOpen does something to the names of files, unless the store was closed
+// meanwhile: then they may be those of another run, and the next Open has put
+// them in order.
+func (db *DB) whileOpen(do func()) {
+	db.write.Lock()
+	defer db.write.Unlock()
+	if db.state.Load() != nil {
+		do()
+	}
 }
 
 // source is what PutReader reads from.
@@ -188,13 +197,20 @@ func (s *source) copyTo(w *segment.BlobWriter, head [][]byte) error {
 // fill reads until the piece is full. It returns io.EOF at the end of the
 // value, with the last bytes.
 func (s *source) fill(piece []byte) (n int, err error) {
-	for n < len(piece) && err == nil {
+	const most = 100 // reads in a row that bring nothing
+	for empty := 0; n < len(piece) && err == nil; {
 		if err = s.ctx.Err(); err != nil {
 			return n, err
 		}
 		var m int
 		m, err = s.r.Read(piece[n:])
 		n += m
+		if empty++; m > 0 {
+			empty = 0
+		}
+		if empty == most && err == nil {
+			err = io.ErrNoProgress
+		}
 	}
 	s.read += int64(n)
 	if s.read > MaxValue {

@@ -1,6 +1,7 @@
 package db
 
 import (
+	"fmt"
 	"runtime"
 
 	"github.com/crowfly/crowfly/index"
@@ -133,7 +134,11 @@ func (db *DB) payload(seg *segment.Segment, r *segment.Record) (segment.Payload,
 	if err != nil {
 		return segment.Payload{}, err
 	}
-	return seg.Blob(list[0].Blob).Payload()
+	blob := seg.Blob(list[0].Blob)
+	if blob == nil {
+		return segment.Payload{}, seg.Damage(r.Offset, fmt.Sprintf("key %q: names another blob than it did", r.Key))
+	}
+	return blob.Payload()
 }
 
 // appendVerified appends a copy of a value and verifies the copy.

@@ -2,6 +2,7 @@ package db
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"iter"
 	"runtime"
@@ -77,7 +78,7 @@ func (s *Snapshot) Get(dst, key []byte) ([]byte, error) {
 		dst, err = s.db.appendVerified(dst, seg, off)
 		runtime.KeepAlive(seg)
 	}
-	return dst, withKey("get", key, err)
+	return dst, withKey("get", key, expired(err))
 }
 
 // View is DB.View as of the snapshot.
@@ -88,7 +89,7 @@ func (s *Snapshot) View(key []byte, fn func(value []byte) error) error {
 	}
 	p, err := s.db.verifiedAt(seg, off)
 	if err != nil {
-		return withKey("view", key, err)
+		return withKey("view", key, expired(err))
 	}
 	err = fn(p.Bytes)
 	p.KeepAlive()
@@ -102,7 +103,7 @@ func (s *Snapshot) Value(key []byte) (*Value, error) {
 		return nil, withKey("value", key, err)
 	}
 	v, err := s.db.newValue(seg, off)
-	return v, withKey("value", key, err)
+	return v, withKey("value", key, expired(err))
 }
 
 func (s *Snapshot) lookup(key []byte) (*segment.Segment, int64, error) {
@@ -117,6 +118,15 @@ func (s *Snapshot) lookup(key []byte) (*segment.Segment, int64, error) {
 		return nil, 0, ErrNotFound
 	}
 	return s.state.segs[ref.Slot()], ref.Offset(), nil
+}
+
+// expired names the error of a large value that a writer in another process
+// has removed: the snapshot of a follower can't keep it.
+func expired(err error) error {
+	if isNotExist(err) && !errors.Is(err, ErrNotFound) {
+		return fmt.Errorf("%w: %v", ErrSnapshotExpired, err)
+	}
+	return err
 }
 
 // All iterates over all keys in byte order. Keys are slices of the mapping,
@@ -214,7 +224,7 @@ func (e *Entry) ModTime() time.Time {
 func (e *Entry) Bytes() ([]byte, error) {
 	p, err := e.snapshot.db.verifiedAt(e.seg, e.record.Offset)
 	if err != nil {
-		return nil, err
+		return nil, expired(err)
 	}
 	if e.record.Kind == segment.KindBlobRef {
 		p = e.snapshot.held.keep(p)

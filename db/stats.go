@@ -49,7 +49,6 @@ func (db *DB) Stats() Stats {
 		Syncs:    db.counters.syncs.Load(),
 		Maps:     vfs.MapStats(),
 	}
-	s.Blobs, s.BlobBytes = db.blobs.total()
 	s.Handles = db.handles.list()
 	for _, h := range s.Handles {
 		if h.Kind == kindValue {
@@ -67,9 +66,17 @@ func (db *DB) Stats() Stats {
 }
 
 func (db *DB) addSegments(s *Stats, st *state, m *manifest) {
+	blobs := make(map[segment.ID]bool)
 	for slot, seg := range st.segs {
 		if seg == nil {
 			continue
+		}
+		for _, b := range seg.Blobs() {
+			if !blobs[b.ID()] {
+				blobs[b.ID()] = true
+				s.Blobs++
+				s.BlobBytes += int64(b.Extent().Length)
+			}
 		}
 		usage := db.index.Usage(slot)
 		e := m.entry(seg.ID())

@@ -40,5 +40,8 @@ func (v *Value) sendStep(w io.Writer, n int64) (int64, error) {
 		}
 	}
 	written, err := w.Write(b)
+	if written == 0 && err == nil {
+		err = io.ErrShortWrite
+	}
 	return int64(written), err
 }

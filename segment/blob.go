@@ -41,6 +41,9 @@ func NewBlob(x BlobExtent, store StoreID, cache *BlobCache) *Blob {
 // ID is the number of the file.
 func (b *Blob) ID() ID { return b.id }
 
+// Extent is what the records that name the blob say of it.
+func (b *Blob) Extent() BlobExtent { return b.extent }
+
 // Payload opens the blob, or finds it open, and returns its value. It fails
 // with fs.ErrNotExist if the file is gone.
 func (b *Blob) Payload() (Payload, error) {

@@ -8,9 +8,9 @@ import (
 	"github.com/crowfly/crowfly/segment/vfs"
 )
 
-// BlobWriter writes a blob. The file has a temporary name until Commit, so
+// BlobWriter writes a blob. The file has a temporary name until Publish, so
 // that a writer that stops half-way leaves nothing that counts. It belongs to
-// one goroutine and ends with Commit or Abort.
+// one goroutine and ends with Finish and Publish, or with Abort.
 type BlobWriter struct {
 	fs     vfs.FS
 	file   vfs.File
@@ -55,9 +55,8 @@ func (w *BlobWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Commit makes the blob durable, gives it its name and makes that durable too.
-// It counts only once a record names it.
-func (w *BlobWriter) Commit() (BlobExtent, error) {
+// Finish makes the contents durable.
+func (w *BlobWriter) Finish() (BlobExtent, error) {
 	table := w.sums.finish()
 	tail := append(appendZeros(nil, w.end, roundUp(w.end, alignment)), table...)
 	if err := WriteAll(w.file, [][]byte{tail}, w.end); err != nil {
@@ -69,19 +68,20 @@ func (w *BlobWriter) Commit() (BlobExtent, error) {
 	if err := errors.Join(w.file.Trim(), w.file.Datasync()); err != nil {
 		return BlobExtent{}, fmt.Errorf("sync %s: %w", w.path, err)
 	}
-	id := ID(w.header.File)
-	if err := w.fs.Rename(w.file.Name(), id.BlobName()); err != nil {
-		return BlobExtent{}, err
-	}
-	if err := w.fs.SyncDir(); err != nil {
-		return BlobExtent{}, errors.Join(err, w.fs.Remove(id.BlobName()))
-	}
-	w.file.Close()
-	w.done = true
-	return BlobExtent{Blob: id, Offset: blobValueOffset, Length: uint64(w.end - blobValueOffset), Sum: table.Sum()}, nil
+	return BlobExtent{Blob: ID(w.header.File), Offset: blobValueOffset, Length: uint64(w.end - blobValueOffset), Sum: table.Sum()}, nil
 }
 
-// Abort removes what was written. After Commit has succeeded it does nothing.
+// Publish gives the finished blob its name and makes that durable. The blob
+// counts only once a record names it.
+func (w *BlobWriter) Publish() error {
+	if err := w.fs.Rename(w.file.Name(), ID(w.header.File).BlobName()); err != nil {
+		return err
+	}
+	w.done = true
+	return errors.Join(w.fs.SyncDir(), w.file.Close())
+}
+
+// Abort removes what was written. After Publish it does nothing.
 func (w *BlobWriter) Abort() {
 	if w.done {
 		return

@@ -157,6 +157,15 @@ func (s *Segment) Blob(id ID) *Blob {
 	return blob
 }
 
+// Blobs returns the blobs that the segment holds.
+func (s *Segment) Blobs() (list []*Blob) {
+	s.blobs.Range(func(_, b any) bool {
+		list = append(list, b.(*Blob))
+		return true
+	})
+	return list
+}
+
 // Ref of the record at off.
 func (s *Segment) Ref(off int64) Ref { return MakeRef(s.slot, off) }
 
