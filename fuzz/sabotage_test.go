@@ -119,8 +119,8 @@ var sabotages = []sabotage{
 	}, {
 		name: "the copied tail is not synced",
 		file: "db/recover.go",
-		old:  "	if err := w.Sync(); err != nil {\n",
-		new:  "	if err := error(nil); err != nil {\n",
+		old:  "	if err := errors.Join(flush(w), w.Trim(), w.Sync()); err != nil {\n",
+		new:  "	if err := errors.Join(flush(w), w.Trim()); err != nil {\n",
 	}, {
 		name: "sequence numbers of a torn tail are used again",
 		file: "db/recover.go",
@@ -144,8 +144,8 @@ var sabotages = []sabotage{
 	}, {
 		name: "the output of fold is not synced",
 		file: "db/compact.go",
-		old:  "		if err := c.out.Sync(); err != nil {\n			return err\n		}\n",
-		new:  "",
+		old:  "errors.Join(c.out.Trim(), c.out.Sync())",
+		new:  "errors.Join(c.out.Trim())",
 	}, {
 		name: "the inputs of fold go before the manifest",
 		file: "db/compact.go",
@@ -178,8 +178,8 @@ var sabotages = []sabotage{
 	}, {
 		name: "Get does not verify",
 		file: "db/read.go",
-		old:  "	if err := r.VerifyValue(); err != nil {\n		return dst[:n]",
-		new:  "	if err := error(nil); err != nil {\n		return dst[:n]",
+		old:  "	if err := p.VerifyCopy(dst[n:]); err != nil {\n",
+		new:  "	if err := p.VerifyCopy(dst[n:]); false {\n",
 		test: "TestDamageBits",
 	}, {
 		name: "an older manifest takes the place of a damaged one",
@@ -224,19 +224,32 @@ func TestSabotage(t *testing.T) {
 	}
 }
 
-// build compiles the tests of this package on top of the sabotaged engine.
-func (s sabotage) build(t *testing.T) (binary string) {
+// TestSabotageApplies: every sabotage still fits the engine, so that none is
+// left out by a change of the code around it.
+func TestSabotageApplies(t *testing.T) {
+	for _, s := range sabotages {
+		t.Run(strings.ReplaceAll(s.name, " ", "_"), func(t *testing.T) { s.read(t) })
+	}
+}
+
+// read returns the file to be changed, in which the old text occurs once.
+func (s sabotage) read(t *testing.T) (path string, source []byte) {
 	path, err := filepath.Abs(filepath.Join("..", s.file))
 	if err != nil {
 		t.Fatal(err)
 	}
-	source, err := os.ReadFile(path)
-	if err != nil {
+	if source, err = os.ReadFile(path); err != nil {
 		t.Fatal(err)
 	}
 	if n := strings.Count(string(source), s.old); n != 1 {
 		t.Fatalf("patch no longer applies: the old text occurs %d times in %s", n, s.file)
 	}
+	return path, source
+}
+
+// build compiles the tests of this package on top of the sabotaged engine.
+func (s sabotage) build(t *testing.T) (binary string) {
+	path, source := s.read(t)
 	dir := t.TempDir()
 	changed, overlay := filepath.Join(dir, "changed.go"), filepath.Join(dir, "overlay.json")
 	if err := os.WriteFile(changed, []byte(strings.Replace(string(source), s.old, s.new, 1)), 0o600); err != nil {
