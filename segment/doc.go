@@ -19,6 +19,11 @@
 // record: a kind is at least 1. header.go and format.go draw every byte above
 // the code that writes it.
 //
+// # A blob file
+//
+// A large value may have a file of its own, see blob.go. A record of
+// [KindBlobRef] in a segment names it; without one the file is nothing.
+//
 // # Life
 //
 // A segment is *active* while the run that created it appends to it. Then it
