@@ -21,11 +21,11 @@ const (
 // context ends, or r does not have the size it was said to have (ErrSize).
 func (db *DB) PutReader(ctx context.Context, key []byte, r io.Reader, size int64, o *PutOptions) (Result, error) {
 	o = o.orDefault()
-	result, err := db.putReader(ctx, key, &source{ctx: ctx, r: r, size: size}, o)
+	result, err := db.putReader(key, &source{ctx: ctx, r: r, size: size}, o)
 	return result, withKey("put", key, err)
 }
 
-func (db *DB) putReader(ctx context.Context, key []byte, src *source, o *PutOptions) (Result, error) {
+func (db *DB) putReader(key []byte, src *source, o *PutOptions) (Result, error) {
 	if db.opts.ReadOnly {
 		return Result{}, ErrReadOnly
 	}
@@ -102,9 +102,7 @@ func (db *DB) createBlob() (*segment.BlobWriter, error) {
 	if err := db.establish(); err != nil {
 		return nil, err
 	}
-	id := db.writer.nextID
-	db.writer.nextID++
-	return segment.CreateBlob(db.fs, id, db.manifests.get().store, db.manifests.epoch)
+	return segment.CreateBlob(db.fs, db.takeID(), db.manifests.get().store, db.manifests.epoch)
 }
 
 // publishBlob gives a finished blob its name.

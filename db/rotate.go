@@ -50,13 +50,17 @@ func (db *DB) establish() error {
 	return db.editManifest(func(*manifest) {})
 }
 
-// createSegment makes the file of the next segment. A number is used up even
-// if this fails.
-func (db *DB) createSegment(capacity int64) (*segment.Segment, *segment.Writer, error) {
+// takeID gives out the number of a new file. It is used up even if the file is
+// not made.
+func (db *DB) takeID() segment.ID {
 	id := db.writer.nextID
 	db.writer.nextID++
-	m := db.manifests.get()
-	return segment.Create(db.fs, id, m.store, db.manifests.epoch, capacity)
+	return id
+}
+
+// createSegment makes the file of the next segment.
+func (db *DB) createSegment(capacity int64) (*segment.Segment, *segment.Writer, error) {
+	return segment.Create(db.fs, db.takeID(), db.manifests.get().store, db.manifests.epoch, capacity)
 }
 
 // editManifest changes the manifest. If nobody knows whether the change reached
