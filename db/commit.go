@@ -138,30 +138,42 @@ func (db *DB) commitGroup(group []*commit) {
 	finished = true
 }
 
+// commitLocked gives the deletes of a group that the disk has no room for
+// another chance, without the puts.
 func (db *DB) commitLocked(group []*commit) {
-	if err := db.writable(); err != nil {
+	err := db.commitOnce(group)
+	if isNoSpace(err) && slices.ContainsFunc(group, (*commit).puts) {
+		fail(slices.DeleteFunc(slices.Clone(group), (*commit).deletes), err)
+		group = slices.DeleteFunc(slices.Clone(group), (*commit).settled)
+		err = db.commitOnce(group)
+	}
+	if err != nil {
 		fail(group, err)
-		return
+	}
+}
+
+// commitOnce returns why what is not published of a group can't be.
+func (db *DB) commitOnce(group []*commit) error {
+	if err := db.writable(); err != nil {
+		return err
 	}
 	sync := slices.ContainsFunc(group, func(c *commit) bool { return c.sync })
 	writing := db.judge(group)
 	if len(writing) == 0 {
-		if err := db.settle(sync); err != nil {
-			fail(group, err)
-		}
+		return db.settle(sync)
 	}
 	defer db.scheduleTimers()
 	for len(writing) > 0 {
 		n, err := db.commitPart(writing, sync)
 		if err != nil {
-			fail(group, err)
-			return
+			return err
 		}
 		for _, c := range writing[:n] {
 			c.published = true
 		}
 		writing = writing[n:]
 	}
+	return nil
 }
 
 // settle makes what a group without a record found as durable as a record: that
@@ -179,11 +191,14 @@ func (db *DB) settle(sync bool) error {
 
 func fail(group []*commit, err error) {
 	for _, c := range group {
-		if !c.published && c.err == nil {
+		if !c.settled() {
 			c.err = writeError(err)
 		}
 	}
 }
+
+// settled reports whether it is known what becomes of a commit.
+func (c *commit) settled() bool { return c.published || c.err != nil }
 
 // writable tells why there can be no writes.
 func (db *DB) writable() error {
@@ -269,13 +284,8 @@ func (db *DB) version(key []byte, overlay map[string]Version) Version {
 // commitPart commits as much of a group as fits the active segment and returns
 // how many commits that was.
 func (db *DB) commitPart(group []*commit, sync bool) (int, error) {
-	if err := db.makeRoom(group[0].size); err != nil {
-		return 0, err
-	}
-	n := db.stage(group)
-	if err := db.writer.active.Reserve(); err != nil {
-		db.writer.active.Discard()
-		db.writer.staged = db.writer.staged[:0]
+	n, err := db.prepareGroup(group)
+	if err != nil {
 		return 0, err
 	}
 	for _, c := range group[:n] {
@@ -284,20 +294,52 @@ func (db *DB) commitPart(group []*commit, sync bool) (int, error) {
 	return n, db.commitStaged(group[:n], sync)
 }
 
-// makeRoom makes sure that there is an active segment with so much room, and
-// some for the watermark behind.
-func (db *DB) makeRoom(size int64) error {
-	first := db.writer.active == nil
-	if !first && !db.writer.broken && db.fits(size) {
-		return nil
+// prepareGroup stages as many commits as fit a segment, and has disk blocks for
+// them. Deletes for which there are none in the active segment move on to the
+// spare one.
+func (db *DB) prepareGroup(group []*commit) (n int, err error) {
+	if err := db.makeRoom(group); err != nil {
+		return 0, err
 	}
-	if err := db.rotate(size); err != nil {
-		return err
+	n, err = db.stageReserved(group)
+	if err != nil && db.writer.spare != nil && group[0].deletes() {
+		if err := db.rotate(group[0].size); err != nil {
+			return 0, err
+		}
+		n, err = db.stageReserved(group)
+	}
+	return n, err
+}
+
+// makeRoom makes sure that there is an active segment with room for the first
+// commit, and some for the watermark behind.
+func (db *DB) makeRoom(group []*commit) error {
+	first := db.writer.active == nil
+	if size := group[0].size; first || db.writer.broken || !db.fits(size) {
+		if err := db.rotate(size); err != nil {
+			return err
+		}
 	}
 	if first {
 		db.fold()
 	}
-	return db.writable() // the fold may have found out that the disk is not to be trusted
+	if err := db.writable(); err != nil { // the fold may have found out that the disk is not to be trusted
+		return err
+	}
+	if slices.ContainsFunc(group, (*commit).puts) {
+		return db.prepareNext(group)
+	}
+	return nil
+}
+
+func (db *DB) stageReserved(group []*commit) (int, error) {
+	n := db.stage(group)
+	if err := db.reserve(group[:n]); err != nil {
+		db.writer.active.Discard()
+		db.writer.staged = db.writer.staged[:0]
+		return 0, err
+	}
+	return n, nil
 }
 
 func (db *DB) fits(size int64) bool { return db.writer.active.Fits(size + segment.WatermarkSize) }

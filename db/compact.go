@@ -206,7 +206,7 @@ func appendCopy(w *segment.Writer, r *segment.Record) error {
 }
 
 func flush(w *segment.Writer) error {
-	if err := w.Reserve(); err != nil {
+	if err := w.Reserve(0); err != nil {
 		return err
 	}
 	return w.Write()

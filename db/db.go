@@ -38,6 +38,7 @@ type DB struct {
 // writer is the writing half of a store, guarded by DB.write.
 type writer struct {
 	active *segment.Writer // nil before the first write
+	spare  *segment.Writer // the next one, empty; nil until active is half full
 	broken bool            // active can't be appended to any more
 	poison error           // a failed sync: no more writes in this run
 	seq    uint64          // last sequence number in a segment
@@ -113,6 +114,7 @@ func (db *DB) finish() error {
 	if w == nil || db.writer.poison != nil {
 		return db.writer.poison
 	}
+	db.dropSpare()
 	if err := db.syncActive(); err != nil {
 		return err
 	}

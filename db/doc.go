@@ -52,7 +52,8 @@
 //
 // # Where to read on
 //
-// commit.go is the write path, read.go the read path, recover.go what Open
+// commit.go is the write path, reserve.go what it does for a full disk,
+// read.go the read path, recover.go what Open
 // does, compact.go how records move, follow.go how a read-only store keeps up
 // with a writer in another process.
 package db

@@ -243,6 +243,7 @@ type manifestOwner struct {
 	current *manifest // never nil
 	epoch   uint32    // of this run
 	unknown error     // a commit whose outcome nobody knows
+	next    vfs.File  // of the next generation, made by prepare; nil if it was not
 }
 
 func (o *manifestOwner) get() *manifest {
@@ -276,7 +277,7 @@ func (o *manifestOwner) edit(change func(*manifest)) error {
 func (o *manifestOwner) commit(m *manifest) error {
 	name := segment.ManifestName(m.generation)
 	temp := segment.TempName(name)
-	if err := writeFile(o.fs, temp, m.encode()); err != nil {
+	if err := o.write(temp, m.encode()); err != nil {
 		return errors.Join(err, o.fs.Remove(temp))
 	}
 	err := o.fs.Rename(temp, name)
@@ -290,14 +291,11 @@ func (o *manifestOwner) commit(m *manifest) error {
 	return nil
 }
 
-// writeFile makes a synced file. One that a stopped run left half done under
-// the same temporary name goes.
-func writeFile(fsys vfs.FS, name string, b []byte) error {
-	f, err := fsys.Create(name)
-	if errors.Is(err, fs.ErrExist) {
-		if err = fsys.Remove(name); err == nil {
-			f, err = fsys.Create(name)
-		}
+// write makes a synced file of b, of the file from prepare if there is one.
+func (o *manifestOwner) write(name string, b []byte) (err error) {
+	f := o.next
+	if o.next = nil; f == nil {
+		f, err = createAnew(o.fs, name)
 	}
 	if err != nil {
 		return err
@@ -307,6 +305,49 @@ func writeFile(fsys vfs.FS, name string, b []byte) error {
 		return err
 	}
 	return f.Sync()
+}
+
+// createAnew creates a file. One that a stopped run left half done under the
+// same temporary name goes.
+func createAnew(fsys vfs.FS, name string) (vfs.File, error) {
+	f, err := fsys.Create(name)
+	if errors.Is(err, fs.ErrExist) {
+		if err = fsys.Remove(name); err == nil {
+			f, err = fsys.Create(name)
+		}
+	}
+	return f, err
+}
+
+// prepare makes the file of the next generation and sets its blocks aside, so
+// that a full disk does not stop the next edit.
+func (o *manifestOwner) prepare() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.next != nil || o.unknown != nil {
+		return o.unknown
+	}
+	const growth = 2 * manifestPage // of the two images
+	f, err := createAnew(o.fs, segment.TempName(segment.ManifestName(o.current.generation+1)))
+	if err != nil {
+		return err
+	}
+	if err := f.Reserve(0, int64(len(o.current.encode())+growth)); err != nil {
+		return errors.Join(err, f.Close(), o.fs.Remove(f.Name()))
+	}
+	o.next = f
+	return nil
+}
+
+// unprepare takes back what prepare made.
+func (o *manifestOwner) unprepare() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.next != nil {
+		o.next.Close()
+		o.fs.Remove(o.next.Name())
+		o.next = nil
+	}
 }
 
 // removeBefore unlinks older generations. The one before the current stays

@@ -54,10 +54,10 @@ func (db *DB) recover() error {
 	if err := db.loadSealed(m); err != nil {
 		return err
 	}
-	if err := db.recoverActive(m); err != nil {
+	if err := db.recoverActive(m, names); err != nil {
 		return err
 	}
-	db.removeStrays(names)
+	db.removeStrayBlobs(names)
 	db.index.DropTombstones()
 	db.index.Publish(nil, db.writer.seq)
 	return nil
@@ -223,16 +223,17 @@ func (db *DB) readRecords(seg *segment.Segment, from, to int64) (changes []index
 // had proven durable must be whole. Complete batches behind that are kept too,
 // but copied: they may exist in the page cache only, and nobody appends to a
 // file of an earlier run.
-func (db *DB) recoverActive(m *manifest) error {
+func (db *DB) recoverActive(m *manifest, names []string) error {
 	for i := range m.segments {
 		if m.segments[i].active {
-			return db.recoverTail(m, &m.segments[i])
+			return db.recoverTail(m, &m.segments[i], names)
 		}
 	}
+	db.removeStrays(m, names)
 	return nil
 }
 
-func (db *DB) recoverTail(m *manifest, e *entry) error {
+func (db *DB) recoverTail(m *manifest, e *entry, names []string) error {
 	seg, err := db.openNamed(m, e, segment.WholeFile, 0)
 	if err != nil {
 		return err
@@ -253,6 +254,10 @@ func (db *DB) recoverTail(m *manifest, e *entry) error {
 	}
 	db.noteSeq(tail.MaxSeq)
 	db.index.Publish(changes, 0)
+	// Nothing is damaged. The disk may be full, so first whatever is not
+	// needed any more makes room.
+	db.removeStrays(m, names)
+	db.fs.Trim(e.id.FileName())
 	copied, err := db.copyTail(seg, tail)
 	if err != nil {
 		return writeError(err)
@@ -317,14 +322,22 @@ func (db *DB) copyTail(seg *segment.Segment, tail segment.Tail) (*entry, error) 
 
 func (db *DB) noteSeq(seq uint64) { db.writer.seq = max(db.writer.seq, seq) }
 
-// removeStrays removes temporary files, segments that are not in the manifest
-// and blobs that no record names. Nobody can need them, so a failure does not
-// matter.
-func (db *DB) removeStrays(names []string) {
-	m := db.manifests.get()
+// removeStrays removes temporary files and segments that are not in the
+// manifest. Nobody can need them, so a failure does not matter.
+func (db *DB) removeStrays(m *manifest, names []string) {
 	for _, name := range names {
 		id, isSegment := segment.ParseFileName(name)
-		if segment.IsTempName(name) || isSegment && m.entry(id) == nil || db.blobs.stray(name) {
+		if segment.IsTempName(name) || isSegment && m.entry(id) == nil {
+			db.fs.Remove(name)
+		}
+	}
+}
+
+// removeStrayBlobs does the same for blobs that no record names, once all
+// records are known.
+func (db *DB) removeStrayBlobs(names []string) {
+	for _, name := range names {
+		if db.blobs.stray(name) {
 			db.fs.Remove(name)
 		}
 	}

@@ -15,15 +15,11 @@ func (db *DB) rotate(size int64) error {
 	if err := db.establish(); err != nil {
 		return err
 	}
-	seg, w, err := db.createSegment(max(db.opts.SegmentSize, segment.HeaderSize+size+segment.WatermarkSize))
+	w, err := db.nextSegment(size)
 	if err != nil {
 		return err
 	}
-	if err := db.attach(seg); err != nil {
-		db.fs.Remove(seg.ID().FileName())
-		return err
-	}
-	old := db.writer.active
+	old, seg := db.writer.active, w.Segment()
 	err = db.editManifest(func(m *manifest) {
 		db.sealActive(m)
 		m.segments = append(m.segments, entry{
@@ -31,8 +27,13 @@ func (db *DB) rotate(size int64) error {
 		})
 	})
 	if err != nil {
-		db.discard(seg)
+		if w != db.writer.spare {
+			db.discard(seg)
+		}
 		return err
+	}
+	if w == db.writer.spare {
+		db.writer.spare = nil
 	}
 	db.writer.active, db.writer.broken = w, false
 	if old != nil {
@@ -56,6 +57,27 @@ func (db *DB) takeID() segment.ID {
 	id := db.writer.nextID
 	db.writer.nextID++
 	return id
+}
+
+// nextSegment returns the spare segment, if size bytes fit it, or makes another.
+func (db *DB) nextSegment(size int64) (*segment.Writer, error) {
+	if w := db.writer.spare; w != nil && w.Fits(size+segment.WatermarkSize) {
+		return w, nil
+	}
+	return db.makeSegment(max(db.opts.SegmentSize, segment.HeaderSize+size+segment.WatermarkSize))
+}
+
+// makeSegment makes an empty segment that readers have in their state.
+func (db *DB) makeSegment(capacity int64) (*segment.Writer, error) {
+	seg, w, err := db.createSegment(capacity)
+	if err != nil {
+		return nil, err
+	}
+	if err := db.attach(seg); err != nil {
+		db.fs.Remove(seg.ID().FileName())
+		return nil, err
+	}
+	return w, nil
 }
 
 // createSegment makes the file of the next segment.

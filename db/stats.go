@@ -71,6 +71,10 @@ func (db *DB) addSegments(s *Stats, st *state, m *manifest) {
 		if seg == nil {
 			continue
 		}
+		e := m.entry(seg.ID())
+		if e == nil {
+			continue // the spare segment, or one on its way in or out
+		}
 		for _, b := range seg.Blobs() {
 			if !blobs[b.ID()] {
 				blobs[b.ID()] = true
@@ -79,10 +83,9 @@ func (db *DB) addSegments(s *Stats, st *state, m *manifest) {
 			}
 		}
 		usage := db.index.Usage(slot)
-		e := m.entry(seg.ID())
 		s.Segments = append(s.Segments, SegmentStats{
 			ID: seg.ID(), Path: seg.Path(), Length: seg.Len(),
-			Active:    e != nil && e.active,
+			Active:    e.active,
 			LiveBytes: usage.Bytes, LiveKeys: usage.Records,
 		})
 		s.LiveBytes += usage.Bytes

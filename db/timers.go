@@ -42,7 +42,7 @@ func (db *DB) watermarkTimer() {
 		return
 	}
 	w.Append(segment.NewWatermark(db.writer.seq))
-	if err := w.Reserve(); err != nil {
+	if err := w.Reserve(0); err != nil {
 		w.Discard()
 		return
 	}

@@ -319,7 +319,9 @@ func fileDamages(v, other victim) (list []fileDamage) {
 	var previous string
 	for _, name := range v.disk.Names() {
 		isSegment := filepath.Ext(name) == ".seg"
-		list = append(list, fileDamage{name: "without " + name, refuse: isSegment, do: func(disk *simdisk.Disk) {
+		b, _ := v.disk.ReadFile(name)
+		spare := isSegment && len(b) == segment.HeaderSize
+		list = append(list, fileDamage{name: "without " + name, refuse: isSegment && !spare, do: func(disk *simdisk.Disk) {
 			disk.Remove(name)
 		}})
 		if isSegment && previous != "" {

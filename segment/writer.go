@@ -116,6 +116,10 @@ func (w *Writer) Staged() int64 { return w.staged - w.written }
 // that they are.
 func (w *Writer) Unmarked() bool { return w.marked < min(w.records, w.seg.synced.Load()) }
 
+// HalfFull reports whether more than half of the segment is taken, with size
+// more bytes.
+func (w *Writer) HalfFull(size int64) bool { return 2*(w.staged+size) > int64(len(w.seg.mem)) }
+
 // Fits reports whether size more bytes (see MaxRecordSize) may be staged.
 func (w *Writer) Fits(size int64) bool { return w.staged+size <= int64(len(w.seg.mem)) }
 
@@ -141,18 +145,29 @@ func (w *Writer) Append(r *Record) {
 	}
 }
 
-// Reserve sets disk blocks aside for the staged records. This is where a full
-// disk shows, while nothing has been written yet.
-func (w *Writer) Reserve() error {
-	for w.reserved < w.staged {
-		n := max(min(reserveStep, int64(len(w.seg.mem))-w.reserved), w.staged-w.reserved)
-		if err := w.seg.file.Reserve(w.reserved, n); err != nil {
-			err = fmt.Errorf("reserve %d bytes of %s at offset %d: %w", n, w.seg.path, w.reserved, err)
-			w.reserved = w.written // a failed Reserve gives back earlier ones too
-			return err
-		}
-		w.reserved += n
+// Reserve sets disk blocks aside for the staged records and for so many bytes
+// behind them, as far as the segment may get. This is where a full disk shows,
+// while nothing has been written yet.
+func (w *Writer) Reserve(behind int64) error {
+	capacity := int64(len(w.seg.mem))
+	need := min(w.staged+behind, capacity)
+	if w.reserved >= need {
+		return nil
 	}
+	ahead := min(max(need, w.reserved+reserveStep), capacity)
+	err := w.reserveTo(ahead)
+	if err != nil && ahead > need {
+		err = w.reserveTo(need)
+	}
+	return err
+}
+
+func (w *Writer) reserveTo(end int64) error {
+	n := end - w.reserved
+	if err := w.seg.file.Reserve(w.reserved, n); err != nil {
+		return fmt.Errorf("reserve %d bytes of %s at offset %d: %w", n, w.seg.path, w.reserved, err)
+	}
+	w.reserved = end
 	return nil
 }
 

@@ -141,6 +141,15 @@ func (d *Dir) Remove(name string) error {
 	return os.Remove(path)
 }
 
+// Trim implements [FS].
+func (d *Dir) Trim(name string) error {
+	f, err := d.open("trim", name, os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Trim(), f.Close())
+}
+
 // List implements [FS]. Directories, links and special files don't count.
 func (d *Dir) List() ([]string, error) {
 	entries, err := os.ReadDir(d.path)

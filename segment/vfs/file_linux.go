@@ -33,13 +33,8 @@ func (f *file) Datasync() error {
 func (f *file) Reserve(off, n int64) error {
 	return f.call("fallocate", func(fd int) error {
 		err := unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, off, n)
-		switch err {
-		case unix.EOPNOTSUPP, unix.ENOSYS:
+		if err == unix.EOPNOTSUPP || err == unix.ENOSYS {
 			return nil
-		case unix.ENOSPC:
-			// What was reserved before space ran out would stay taken.
-			// The first error is the one that counts.
-			_ = f.Trim()
 		}
 		return err
 	})

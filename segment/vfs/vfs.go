@@ -49,6 +49,9 @@ type FS interface {
 	// keep the contents.
 	Remove(name string) error
 
+	// Trim is File.Trim for a file that nobody writes to any more.
+	Trim(name string) error
+
 	// List returns the names of all files, sorted.
 	List() ([]string, error)
 
@@ -94,7 +97,8 @@ type File interface {
 
 	// Reserve sets disk blocks aside for [off, off+n) without changing the
 	// size, so that later writes there don't run out of space. Where the
-	// file system can't, it does nothing and returns nil.
+	// file system can't, it does nothing and returns nil. After an error a
+	// part may be set aside; what was before stays so.
 	Reserve(off, n int64) error
 
 	// Trim gives back what Reserve set aside beyond the end of the file.

@@ -160,6 +160,16 @@ func (d *Disk) free(ino *inode) {
 	d.freed = d.freed[max(0, len(d.freed)-most):]
 }
 
+// Trim implements [vfs.FS].
+func (d *Disk) Trim(name string) error {
+	n, err := d.begin(OpTrim, name)
+	defer d.end(n, OpTrim)
+	if err == nil && !d.exists(name) {
+		err = pathError(OpTrim, name, fs.ErrNotExist)
+	}
+	return err
+}
+
 // List implements [vfs.FS].
 func (d *Disk) List() ([]string, error) {
 	if err := d.reading(OpList, ""); err != nil {

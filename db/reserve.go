@@ -1,0 +1,77 @@
+package db
+
+import (
+	"slices"
+
+	"github.com/crowfly/crowfly/segment"
+)
+
+// A full disk must not keep anybody from deleting. So whatever puts a value
+// leaves some room alone that only deletes may use, and it is set aside on the
+// disk before it is needed:
+//
+//	active segment    maxReserve bytes behind the last put, as far as the segment goes
+//	spare segment     the same, once the active one is half full
+//	next manifest     its file, at the same time
+//
+// With these three a full segment can be left for the next one on a full disk.
+// Recovery finds room too: what is set aside is the first thing it gives back.
+
+// maxReserve is the room for deletes in a segment. Small segments have a
+// quarter of theirs.
+const maxReserve = 1 << 20
+
+func (db *DB) reserveSize() int64 { return min(maxReserve, db.opts.SegmentSize/4) }
+
+// puts reports whether a commit stores anything.
+func (c *commit) puts() bool {
+	return slices.ContainsFunc(c.ops, func(o op) bool { return o.record.Kind != segment.KindDelete })
+}
+
+// deletes reports whether a commit is nothing but deletes.
+func (c *commit) deletes() bool { return !c.puts() }
+
+// reserve sets disk blocks aside for what is staged, and unless these are
+// deletes for the reserve behind it.
+func (db *DB) reserve(group []*commit) error {
+	behind := int64(0)
+	if slices.ContainsFunc(group, (*commit).puts) {
+		behind = db.reserveSize()
+	}
+	return db.writer.active.Reserve(behind)
+}
+
+// prepareNext has everything ready for the next segment if a group makes the
+// active one more than half full.
+func (db *DB) prepareNext(group []*commit) error {
+	size := int64(0)
+	for _, c := range group {
+		size += c.size
+	}
+	if !db.writer.active.HalfFull(size) {
+		return nil
+	}
+	if err := db.manifests.prepare(); err != nil || db.writer.spare != nil {
+		return err
+	}
+	w, err := db.makeSegment(db.opts.SegmentSize)
+	if err != nil {
+		return err
+	}
+	if err := w.Reserve(db.reserveSize()); err != nil {
+		db.retire(w.Segment().ID())
+		return err
+	}
+	db.writer.spare = w
+	return nil
+}
+
+// dropSpare gives back what prepareNext has made. What stays behind is nothing
+// to the next Open.
+func (db *DB) dropSpare() {
+	if db.writer.spare != nil {
+		db.retire(db.writer.spare.Segment().ID())
+		db.writer.spare = nil
+	}
+	db.manifests.unprepare()
+}

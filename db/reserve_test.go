@@ -1,0 +1,147 @@
+package db
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/crowfly/crowfly/segment/vfs/simdisk"
+)
+
+// fullDisk makes a disk take no new file and set no more blocks aside.
+func fullDisk(disk *simdisk.Disk) {
+	disk.Fail(func(op, _ string, _ int) error {
+		if op == simdisk.OpReserve || op == simdisk.OpCreate {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+}
+
+// fillHalf puts values until the next segment is ready.
+func fillHalf(t *testing.T, db *DB) (keys []string) {
+	for db.writer.spare == nil {
+		key := fmt.Sprint("key", len(keys))
+		mustPut(t, db, key, strings.Repeat("v", 100))
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+// On a full disk puts fail and deletes go on: as far as the reserve of the
+// active segment lets them, then to the spare segment, with the manifest that
+// was made ready for it. The store opens again on the full disk.
+func TestDeletesOnFullDisk(t *testing.T) {
+	disk := simdisk.New()
+	db := open(t, "", &Options{FS: disk, SegmentSize: 4 << 10})
+	keys := fillHalf(t, db)
+	active := db.writer.active
+	fullDisk(disk)
+	for err := error(nil); !errors.Is(err, ErrNoSpace); {
+		key := fmt.Sprint("key", len(keys))
+		if err = db.Put([]byte(key), make([]byte, 1000), nil); err == nil {
+			keys = append(keys, key)
+		}
+		if len(keys) > 1000 {
+			t.Fatal("puts go on")
+		}
+	}
+	for _, key := range keys {
+		if err := db.Delete([]byte(key), nil); err != nil {
+			t.Fatalf("delete %s of %d: %v", key, len(keys), err)
+		}
+	}
+	if db.writer.active == active {
+		t.Error("the deletes did not need the spare segment")
+	}
+	killed := open(t, "", &Options{FS: disk.Clone()})
+	if n := killed.Stats().Keys; n != 0 {
+		t.Errorf("%d keys after all were deleted", n)
+	}
+	disk.Fail(nil)
+	mustPut(t, db, "more", "value")
+}
+
+// A delete that is committed together with puts is not refused with them.
+func TestDeleteBesidePutOnFullDisk(t *testing.T) {
+	disk := simdisk.New()
+	db := open(t, "", &Options{FS: disk, SegmentSize: 4 << 10})
+	keys := fillHalf(t, db)
+	fullDisk(disk)
+	put := &commit{ops: []op{newPut([]byte("more"), make([]byte, 3800), nil)}}
+	same := &commit{ops: []op{newPut([]byte(keys[0]), make([]byte, 3800), nil)}}
+	remove := &commit{ops: []op{newDelete([]byte(keys[0]))}}
+	absent := &commit{ops: []op{newDelete([]byte("more"))}}
+	group := []*commit{put, same, remove, absent}
+	for _, c := range group {
+		if err := db.prepare(c, SyncDefault); err != nil {
+			t.Fatal(err)
+		}
+	}
+	db.commitGroup(group)
+	if !errors.Is(put.err, ErrNoSpace) || !errors.Is(same.err, ErrNoSpace) {
+		t.Errorf("puts: %v, %v", put.err, same.err)
+	}
+	if remove.err != nil || !remove.ops[0].result.Existed {
+		t.Errorf("delete: %v, %+v", remove.err, remove.ops[0].result)
+	}
+	if absent.err != nil || absent.ops[0].result.Existed {
+		t.Errorf("delete of a key whose put failed: %v, %+v", absent.err, absent.ops[0].result)
+	}
+	mustBeGone(t, db, keys[0])
+	mustBeGone(t, db, "more")
+}
+
+// What is made ahead does not outlive a clean stop, and nothing of it shows.
+func TestSpareGoes(t *testing.T) {
+	disk := simdisk.New()
+	db := open(t, "", &Options{FS: disk, SegmentSize: 4 << 10})
+	fillHalf(t, db)
+	if n := len(db.Stats().Segments); n != 1 {
+		t.Errorf("%d segments in Stats, want the active one", n)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	segments := 0
+	for _, name := range disk.Names() {
+		if strings.HasPrefix(name, "tmp-") {
+			t.Errorf("%s stays behind", name)
+		}
+		if strings.HasSuffix(name, ".seg") {
+			segments++
+		}
+	}
+	if segments != 1 {
+		t.Errorf("%d segments stay behind", segments)
+	}
+}
+
+// Writers that run into a full disk together all get their answer.
+func TestFullDiskConcurrently(t *testing.T) {
+	disk := simdisk.New()
+	db := open(t, "", &Options{FS: disk, SegmentSize: 16 << 10})
+	keys := fillHalf(t, db)
+	fullDisk(disk)
+	var wg sync.WaitGroup
+	for i, key := range keys {
+		wg.Go(func() {
+			if err := db.Delete([]byte(key), nil); err != nil {
+				t.Errorf("delete: %v", err)
+			}
+		})
+		wg.Go(func() {
+			err := db.Put(fmt.Append(nil, "more", i), make([]byte, 15<<10), nil)
+			if !errors.Is(err, ErrNoSpace) {
+				t.Errorf("put: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := db.Stats().Keys; n != 0 {
+		t.Errorf("%d keys", n)
+	}
+}
