@@ -20,7 +20,8 @@ type blobs struct {
 
 	mu    sync.Mutex
 	known map[segment.ID]weak.Pointer[segment.Blob]
-	named map[segment.ID]int // records in the manifest's segments that name it
+	named map[segment.ID]int  // records in the manifest's segments that name it
+	dead  map[segment.ID]bool // no key names it
 }
 
 // openBlobs is how many blobs stay open, each with a descriptor and a mapping,
@@ -34,6 +35,7 @@ func newBlobs(fsys vfs.FS, removes bool) *blobs {
 		removes: removes,
 		known:   make(map[segment.ID]weak.Pointer[segment.Blob]),
 		named:   make(map[segment.ID]int),
+		dead:    make(map[segment.ID]bool),
 	}
 }
 
@@ -82,6 +84,43 @@ func (b *blobs) count(r *segment.Record, n int) {
 	}
 }
 
+// bury notes that no key names the blobs of these records any more. Their
+// bytes are what a compaction of their segment frees.
+func (db *DB) bury(refs []segment.Ref) {
+	segs := db.state.Load().segs
+	for _, ref := range refs {
+		r, err := segs[ref.Slot()].Read(ref.Offset())
+		if err != nil {
+			continue // it counts as live, and whoever compacts it finds the damage
+		}
+		list, _, _ := segment.DecodeBlobExtents(r.Value)
+		db.blobs.bury(list)
+	}
+}
+
+func (b *blobs) bury(list []segment.BlobExtent) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, x := range list {
+		b.dead[x.Blob] = true
+	}
+}
+
+// bytes returns what the blobs of a segment take, and how much of it no key
+// names.
+func (b *blobs) bytes(seg *segment.Segment) (all, dead int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, blob := range seg.Blobs() {
+		n := int64(blob.Extent().Length)
+		all += n
+		if b.dead[blob.ID()] {
+			dead += n
+		}
+	}
+	return all, dead
+}
+
 // stray reports whether a file is a blob that no record names. It is asked
 // when all records are known and no put is under way.
 func (b *blobs) stray(name string) bool {
@@ -115,6 +154,7 @@ func (b *blobs) forget(id segment.ID) bool {
 		return false // somebody has come to know it again
 	}
 	delete(b.known, id)
+	delete(b.dead, id)
 	b.cache.Forget(id)
 	return b.removes && b.named[id] == 0
 }

@@ -55,10 +55,15 @@ func (db *DB) commit(c *commit, mode SyncMode) error {
 	if !db.queue.join(c) && !<-c.wake {
 		return c.err
 	}
+	db.lead()
+	db.foldOnce()
+	return c.err
+}
+
+func (db *DB) lead() {
 	group := db.queue.take()
 	defer db.queue.handOver(group)
 	db.commitGroup(group)
-	return c.err
 }
 
 // prepare refuses what can't be stored.
@@ -314,17 +319,10 @@ func (db *DB) prepareGroup(group []*commit) (n int, err error) {
 // makeRoom makes sure that there is an active segment with room for the first
 // commit, and some for the watermark behind.
 func (db *DB) makeRoom(group []*commit) error {
-	first := db.writer.active == nil
-	if size := group[0].size; first || db.writer.broken || !db.fits(size) {
+	if size := group[0].size; db.writer.active == nil || db.writer.broken || !db.fits(size) {
 		if err := db.rotate(size); err != nil {
 			return err
 		}
-	}
-	if first {
-		db.fold()
-	}
-	if err := db.writable(); err != nil { // the fold may have found out that the disk is not to be trusted
-		return err
 	}
 	if slices.ContainsFunc(group, (*commit).puts) {
 		return db.prepareNext(group)
@@ -404,7 +402,7 @@ func (db *DB) commitStaged(group []*commit, sync bool) error {
 	if err := db.holdBlobs(group); err != nil {
 		return err
 	}
-	db.index.Publish(db.writer.staged, db.writer.seq)
+	db.bury(db.index.Publish(db.writer.staged, db.writer.seq))
 	db.counters.commits.Add(uint64(len(group)))
 	db.counters.records.Add(uint64(len(db.writer.staged)))
 	return nil

@@ -3,133 +3,137 @@ package db
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
 )
 
-// compaction copies what is still needed of some sealed segments into a new
-// one and takes them out of the store. Records keep their sequence numbers.
-// The order of its steps is what makes it safe, see run.
+// compaction copies what is still needed of some sealed segments into new
+// ones and takes them out of the store. Records keep their sequence numbers.
+// The order of its steps is what makes it safe, see commit. It belongs to
+// whoever holds compactor.mu; neither readers nor writers wait for it, and it
+// goes forward a little at a time.
 type compaction struct {
 	db     *DB
-	inputs []entry
-	ids    []segment.ID
-	oldest uint64 // lowest sequence number in any segment but the inputs
+	inputs []*segment.Segment
+	oldest uint64 // lowest sequence number in any sealed segment but the inputs
 
-	out   *segment.Writer // nil while nothing had to be kept
-	moves []index.Move
+	input  int   // being copied
+	offset int64 // of the next record there
+	read   int64 // bytes so far
+
+	outputs []*segment.Writer
+	written int64 // bytes in the outputs
+	synced  int64 // how many of them when they were last synced
+	moves   []move
 
 	left, kept []segment.Record // the blobrefs among the inputs, and those copied
+	freed      int64            // bytes of blobs that only the inputs named
 }
 
-const copyStep = 1 << 20 // bytes copied between two writes
+// move says that a live record was copied. There may be millions.
+type move struct{ from, to segment.Ref }
 
-// compact runs under db.write.
-func (db *DB) compact(inputs []entry) error {
-	c := &compaction{db: db, inputs: inputs, oldest: ^uint64(0)}
-	for _, e := range inputs {
-		c.ids = append(c.ids, e.id)
-	}
+const (
+	copyStep    = 1 << 20 // bytes copied between two writes
+	syncStep    = 8 << 20 // and between two syncs, so that no sync takes long
+	repointStep = 1 << 10 // index entries moved at a time
+)
+
+// newCompaction begins a compaction of segments that are in the manifest.
+func (db *DB) newCompaction(inputs []*segment.Segment) *compaction {
+	c := &compaction{db: db, inputs: inputs, offset: segment.HeaderSize, oldest: ^uint64(0)}
 	for _, e := range db.manifests.get().segments {
 		if !e.active && !c.isInput(e.id) {
 			c.oldest = min(c.oldest, e.tally.MinSeq)
 		}
 	}
-	err := c.run()
-	if err != nil && c.out != nil {
-		db.discard(c.out.Segment()) // the inputs stay as they are
-	}
-	return err
+	return c
 }
 
-func (c *compaction) isInput(id segment.ID) bool { return slices.Contains(c.ids, id) }
+func (c *compaction) isInput(id segment.ID) bool {
+	return slices.ContainsFunc(c.inputs, func(in *segment.Segment) bool { return in.ID() == id })
+}
 
-// run is the commit order of a compaction:
-//
-//  1. copy what is live, verified
-//  2. barrier: whatever made a record look dead must be as durable as the
-//     manifest edit that removes it, so the active segment is synced first
-//  3. readers get the output, the manifest gets output for inputs
-//  4. index entries move over, where they still name the old record
-//  5. readers lose the inputs, the files are unlinked
+// size is how many bytes it has to read.
+func (c *compaction) size() (n int64) {
+	for _, in := range c.inputs {
+		n += in.Len()
+	}
+	return n
+}
+
+// run does all that is left.
 func (c *compaction) run() error {
-	if err := c.copyAll(); err != nil {
-		return err
-	}
-	if err := c.db.syncActive(); err != nil {
-		return err
-	}
-	if c.out != nil {
-		if err := errors.Join(c.out.Trim(), c.out.Sync()); err != nil {
-			return err
-		}
-		if err := c.db.attach(c.out.Segment()); err != nil {
+	for done := false; !done; {
+		var err error
+		if done, err = c.step(copyStep); err != nil {
 			return err
 		}
 	}
-	if err := c.db.editManifest(c.commit); err != nil {
-		return err
-	}
-	c.countBlobs()
-	c.db.index.Repoint(c.resolve())
-	c.db.retire(c.ids...)
 	return nil
 }
 
-// commit replaces the inputs in the manifest, which lists segments by the age
-// of their records. The active segment's durable
-// length goes with it: a follower may only lose the inputs together with
-// seeing what superseded their records.
-func (c *compaction) commit(m *manifest) {
-	m.nextID, m.nextSeq = c.db.writer.nextID, c.db.writer.seq+1
-	place := slices.IndexFunc(m.segments, func(e entry) bool { return c.isInput(e.id) })
-	m.drop(c.ids...)
-	if c.out != nil {
-		seg := c.out.Segment()
-		m.segments = slices.Insert(m.segments, place, entry{
-			id: seg.ID(), length: seg.Len(), salt: seg.Salt(), tally: c.out.Tally(),
-		})
+// step goes on for about so many bytes of the inputs and, when all are copied,
+// commits. After an error the outputs are gone, unless nobody knows whether the
+// manifest names them, and the inputs are as they were.
+func (c *compaction) step(bytes int64) (done bool, err error) {
+	done, err = c.copySome(bytes)
+	if err == nil && done {
+		err = c.commit()
 	}
-	if w := c.db.writer.active; w != nil {
-		m.entry(w.Segment().ID()).length = w.Segment().Synced()
+	if err != nil {
+		c.discard()
 	}
+	return done, err
 }
 
-func (c *compaction) copyAll() error {
-	st := c.db.state.Load()
-	for _, e := range c.inputs {
-		in := st.find(e.id)
-		for r, err := range in.Records(segment.HeaderSize, e.length) {
-			if err != nil {
-				return err
-			}
-			if r.Kind == segment.KindBlobRef {
-				c.left = append(c.left, r)
-			}
-			if !c.needed(st, in, &r) {
-				continue
-			}
-			if err := c.copy(in, &r); err != nil {
-				return err
-			}
+// copySome copies what is needed of the next so many bytes.
+func (c *compaction) copySome(bytes int64) (done bool, err error) {
+	for end := c.read + bytes; c.read < end; {
+		if c.input == len(c.inputs) {
+			return true, c.flush()
 		}
+		in := c.inputs[c.input]
+		if c.offset >= in.Len() {
+			c.input, c.offset = c.input+1, segment.HeaderSize
+			continue
+		}
+		r, err := in.Read(c.offset)
+		if err != nil {
+			return false, err
+		}
+		if err := c.take(in, &r); err != nil {
+			return false, err
+		}
+		c.read += r.End - c.offset
+		c.offset = r.End
 	}
-	if c.out == nil {
+	return false, c.flush()
+}
+
+// take copies a record if it is needed.
+func (c *compaction) take(in *segment.Segment, r *segment.Record) error {
+	if r.Kind == segment.KindBlobRef {
+		c.left = append(c.left, *r)
+	}
+	if !c.needed(in, r) {
 		return nil
 	}
-	return flush(c.out)
+	return c.copy(in, r)
 }
 
 // needed tells what has to be kept: a put that the index points to, and a
 // tombstone as long as a segment outside may hold an older record of its key.
-// Dead records count there, since a later Open reads them too.
-func (c *compaction) needed(st *state, in *segment.Segment, r *segment.Record) bool {
+// Dead records count there, since a later Open reads them too. The active
+// segment has no record that is older than any in a sealed one.
+func (c *compaction) needed(in *segment.Segment, r *segment.Record) bool {
 	switch r.Kind {
 	case segment.KindPut, segment.KindBlobRef:
-		hit, err := c.db.index.Lookup(st.segs, r.Key)
-		return err != index.ErrAbsent && (err != nil || hit.Segment == in && hit.Offset == r.Offset)
+		hit, err := c.db.lookup(r.Key)
+		return !errors.Is(err, ErrNotFound) && (err != nil || hit.Segment == in && hit.Offset == r.Offset)
 	case segment.KindDelete:
 		return c.oldest < r.Seq
 	case segment.KindWatermark:
@@ -141,27 +145,116 @@ func (c *compaction) needed(st *state, in *segment.Segment, r *segment.Record) b
 // copy appends a verified copy of the record.
 func (c *compaction) copy(in *segment.Segment, r *segment.Record) error {
 	if err := r.VerifyValue(); err != nil {
-		return in.Damage(r.Offset, err.Error())
+		return in.Damage(r.Offset, fmt.Sprintf("key %q: %v", r.Key, err))
 	}
-	if c.out == nil {
-		_, w, err := c.db.createSegment(c.capacity())
-		if err != nil {
-			return err
-		}
-		c.out = w
+	w, err := c.output(copySize(r))
+	if err != nil {
+		return err
 	}
 	if r.Kind == segment.KindBlobRef {
+		if err := c.db.blobs.hold(w.Segment(), r, in.Store()); err != nil {
+			return err
+		}
 		c.kept = append(c.kept, *r)
 	}
-	if err := c.db.blobs.hold(c.out.Segment(), r, in.Store()); err != nil {
+	c.written += r.End - r.Offset
+	copied := *r
+	if err := appendCopy(w, &copied); err != nil {
 		return err
 	}
-	from := in.Ref(r.Offset)
-	if err := appendCopy(c.out, r); err != nil {
-		return err
+	if r.Kind == segment.KindDelete {
+		c.db.index.CountTombstone(w.Segment().Slot(), copied.End-copied.Offset)
+	} else {
+		c.moves = append(c.moves, move{in.Ref(r.Offset), w.Segment().Ref(copied.Offset)})
 	}
-	c.moves = append(c.moves, index.Move{Key: r.Key, Old: from, New: segment.Ref(r.Offset), Size: r.End - r.Offset})
 	return nil
+}
+
+// output returns a segment with room for a record.
+func (c *compaction) output(size int64) (*segment.Writer, error) {
+	if n := len(c.outputs); n > 0 {
+		if w := c.outputs[n-1]; w.Fits(size) {
+			return w, nil
+		}
+		if err := c.flush(); err != nil {
+			return nil, err
+		}
+	}
+	left := max(size, c.size()-c.read)
+	w, err := c.db.makeSegment(segment.HeaderSize + min(max(c.db.opts.SegmentSize-segment.HeaderSize, size), left))
+	if err == nil {
+		c.outputs = append(c.outputs, w)
+	}
+	return w, err
+}
+
+// flush writes what is staged, and syncs it now and then.
+func (c *compaction) flush() error {
+	if len(c.outputs) == 0 {
+		return nil
+	}
+	w := c.outputs[len(c.outputs)-1]
+	if err := flush(w); err != nil || c.written < c.synced+syncStep {
+		return err
+	}
+	c.synced = c.written
+	return w.Sync()
+}
+
+// commit makes the copies take the place of the inputs:
+//
+//  1. the outputs are made durable; readers have them in their state already
+//  2. barrier: whatever made a record look dead must be as durable as the
+//     manifest edit that removes it, so the active segment is synced
+//  3. the manifest gets outputs for inputs
+//  4. index entries move over, where they still name the old record
+//  5. readers lose the inputs, the files are unlinked
+func (c *compaction) commit() error {
+	for _, w := range c.outputs {
+		if err := errors.Join(w.Trim(), w.Sync()); err != nil {
+			return err
+		}
+	}
+	if err := c.db.Sync(); err != nil {
+		return err
+	}
+	if err := c.editManifest(); err != nil {
+		return err
+	}
+	c.countBlobs()
+	c.repoint()
+	for _, in := range c.inputs {
+		c.db.retire(in.ID())
+	}
+	return nil
+}
+
+// editManifest is DB.editManifest for somebody who does not hold DB.write.
+func (c *compaction) editManifest() error {
+	err := c.db.manifests.edit(c.edit)
+	if err != nil && !c.db.manifests.outcomeKnown() {
+		c.db.write.Lock()
+		defer c.db.write.Unlock()
+		c.db.writer.poison = err
+	}
+	return err
+}
+
+// edit replaces the inputs in the manifest, which lists segments by the age
+// of their records. The active segment's durable length goes with it: a
+// follower may only lose the inputs together with seeing what superseded
+// their records.
+func (c *compaction) edit(m *manifest) {
+	place := slices.IndexFunc(m.segments, func(e entry) bool { return c.isInput(e.id) })
+	m.segments = slices.DeleteFunc(m.segments, func(e entry) bool { return c.isInput(e.id) })
+	for i, w := range c.outputs {
+		seg := w.Segment()
+		m.nextID = max(m.nextID, seg.ID()+1)
+		m.segments = slices.Insert(m.segments, place+i, entry{id: seg.ID(), length: seg.Len(), salt: seg.Salt(), tally: w.Tally()})
+	}
+	if e := m.active(); e != nil {
+		e.length = c.db.state.Load().find(e.id).Synced()
+	}
 }
 
 // countBlobs notes which blobs the manifest's segments name now. One that only
@@ -172,22 +265,48 @@ func (c *compaction) countBlobs() {
 	}
 	for i := range c.left {
 		c.db.blobs.count(&c.left[i], -1)
+		c.freed += c.left[i].ValueSize()
+	}
+	for i := range c.kept {
+		c.freed -= c.kept[i].ValueSize()
 	}
 }
 
-// resolve turns the offsets in moves into Refs, now that the output has a slot.
-func (c *compaction) resolve() []index.Move {
-	for i := range c.moves {
-		c.moves[i].New = c.out.Segment().Ref(int64(c.moves[i].New))
+// repoint moves the index entries, a few at a time, since writers wait for
+// each step.
+func (c *compaction) repoint() {
+	segs := c.db.state.Load().segs
+	list := make([]index.Move, 0, min(repointStep, len(c.moves)))
+	for i, m := range c.moves {
+		r, err := segs[m.to.Slot()].Peek(m.to.Offset())
+		if err == nil {
+			list = append(list, index.Move{Key: r.Key, Old: m.from, New: m.to, Size: r.End - r.Offset})
+		}
+		if len(list) == repointStep || i == len(c.moves)-1 {
+			c.db.index.Repoint(list)
+			list = list[:0]
+		}
 	}
-	return c.moves
+	c.db.index.Repoint(nil) // nothing waits for the ordered index any more
+	runtime.KeepAlive(segs)
 }
 
-func (c *compaction) capacity() (n int64) {
-	for _, e := range c.inputs {
-		n += e.length
+// discard takes the outputs back, unless the manifest may name them.
+func (c *compaction) discard() {
+	for _, w := range c.outputs {
+		c.db.discard(w.Segment())
 	}
-	return n
+	c.outputs = nil
+}
+
+// copySize bounds what a copy of the record takes. Where its value is aligned
+// depends on where it comes to lie.
+func copySize(r *segment.Record) int64 {
+	size := r.End - r.Offset
+	if r.Flags&segment.FlagAligned != 0 {
+		size += segment.Alignment
+	}
+	return size
 }
 
 // appendCopy stages a record of another segment in w, with its sequence
@@ -195,7 +314,7 @@ func (c *compaction) capacity() (n int64) {
 func appendCopy(w *segment.Writer, r *segment.Record) error {
 	r.Flags |= segment.FlagFirst | segment.FlagCopied
 	r.Left, r.DurableTo = 0, 0
-	if !w.Fits(r.End - r.Offset) {
+	if !w.Fits(copySize(r)) {
 		return fmt.Errorf("no room in %s for a record of %d bytes", w.Segment().Path(), r.End-r.Offset)
 	}
 	w.Append(r)
@@ -210,35 +329,4 @@ func flush(w *segment.Writer) error {
 		return err
 	}
 	return w.Write()
-}
-
-const (
-	foldRatio   = 4 // a segment is folded with those behind it up to this many times their size
-	foldMinimum = 2
-)
-
-// fold merges small segments of earlier runs, which every run leaves one of.
-// Going back from the newest, a segment joins while it is not much larger
-// than all behind it together, as in a binary counter: the number of small
-// segments stays logarithmic and no byte is copied more often than that. It
-// is a convenience, so an error only means that the inputs stay.
-func (db *DB) fold() {
-	segs := db.manifests.get().segments
-	var inputs []entry
-	var size int64
-	for i := len(segs) - 1; i >= 0; i-- {
-		e := segs[i]
-		if e.active {
-			continue
-		}
-		if e.length > db.opts.SegmentSize/foldRatio || len(inputs) > 0 && e.length > foldRatio*size ||
-			size+e.length > db.opts.SegmentSize {
-			break
-		}
-		inputs = append(inputs, e)
-		size += e.length
-	}
-	if len(inputs) >= foldMinimum {
-		db.compact(inputs)
-	}
 }

@@ -25,10 +25,11 @@ type DB struct {
 	handles   handles
 	counters  counters
 	follow    follower // read-only stores
+	compactor compactor
 
-	// What readers work with; nil once closed. Changed under write, or under
-	// follow.mu in a read-only store.
-	state atomic.Pointer[state]
+	// What readers work with; nil once closed. Changed under stateMu.
+	state   atomic.Pointer[state]
+	stateMu sync.Mutex
 
 	// Guarded by write, which the leader of a group holds.
 	write  sync.Mutex
@@ -42,7 +43,6 @@ type writer struct {
 	broken bool            // active can't be appended to any more
 	poison error           // a failed sync: no more writes in this run
 	seq    uint64          // last sequence number in a segment
-	nextID segment.ID      // of the next file
 	staged []index.Change  // of the group under way
 	timers timers
 }
@@ -97,13 +97,14 @@ func (db *DB) Close() error {
 	if db.opts.ReadOnly {
 		return db.closeFollower()
 	}
+	db.stopCompactor()
 	db.write.Lock()
 	defer db.write.Unlock()
 	if db.state.Load() == nil {
 		return nil
 	}
 	err := db.finish()
-	db.state.Store(nil)
+	db.changeState(func(*state) *state { return nil })
 	return errors.Join(err, db.unlock(), db.handles.stillOpen())
 }
 

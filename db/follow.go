@@ -51,7 +51,7 @@ func (db *DB) closeFollower() error {
 		return nil
 	}
 	db.follow.stop()
-	db.state.Store(nil)
+	db.changeState(func(*state) *state { return nil })
 	return db.handles.stillOpen()
 }
 
@@ -287,7 +287,7 @@ func (n *news) sweep() {
 	n.db.index.Sweep(func(slot int) bool {
 		return slot < len(st.segs) && st.segs[slot] != nil && slices.Contains(gone, st.segs[slot].ID())
 	})
-	n.db.state.Store(st.without(gone))
+	n.db.changeState(func(s *state) *state { return s.without(gone) })
 }
 
 func (db *DB) currentManifest() *manifest {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -41,6 +42,16 @@ type entry struct {
 func (m *manifest) entry(id segment.ID) *entry {
 	for i := range m.segments {
 		if m.segments[i].id == id {
+			return &m.segments[i]
+		}
+	}
+	return nil
+}
+
+// active returns the entry of the segment that is being written, or nil.
+func (m *manifest) active() *entry {
+	for i := range m.segments {
+		if m.segments[i].active {
 			return &m.segments[i]
 		}
 	}
@@ -244,7 +255,16 @@ type manifestOwner struct {
 	epoch   uint32    // of this run
 	unknown error     // a commit whose outcome nobody knows
 	next    vfs.File  // of the next generation, made by prepare; nil if it was not
+
+	files atomic.Uint64 // number of the next file of the store
 }
+
+// takeID gives out the number of a new file. It is used up even if the file is
+// not made.
+func (o *manifestOwner) takeID() segment.ID { return segment.ID(o.files.Add(1) - 1) }
+
+// nextID is the number that takeID gives out next.
+func (o *manifestOwner) nextID() segment.ID { return segment.ID(o.files.Load()) }
 
 func (o *manifestOwner) get() *manifest {
 	o.mu.Lock()

@@ -18,6 +18,10 @@ const (
 	maxBatchBytes   = 64 << 20 // encoded
 	maxBatchRecords = 65536
 
+	minSpaceTarget        = 1.05
+	defaultSpaceTarget    = 1.3
+	defaultCompactionRate = 64 << 20
+
 	minBlobSize     = 4 << 10
 	defaultBlobSize = 16 << 20
 
@@ -76,6 +80,14 @@ type Options struct {
 
 	Verify VerifyMode
 
+	// SpaceTarget is how many times the live bytes the files may take before
+	// compaction gives space back, 1.3 by default, at least 1.05.
+	SpaceTarget float64
+
+	// CompactionRate bounds how many bytes a second compaction in the
+	// background reads, 64 MiB by default. Negative means no limit.
+	CompactionRate int64
+
 	// FS is the directory to use instead of the one named in Open, for tests.
 	FS vfs.FS
 }
@@ -121,5 +133,12 @@ func (o *Options) withDefaults() Options {
 		d.BlobSize = defaultBlobSize
 	}
 	d.BlobSize = min(max(d.BlobSize, minBlobSize), 2*defaultBlobSize)
+	if d.SpaceTarget == 0 {
+		d.SpaceTarget = defaultSpaceTarget
+	}
+	d.SpaceTarget = max(d.SpaceTarget, minSpaceTarget)
+	if d.CompactionRate == 0 {
+		d.CompactionRate = defaultCompactionRate
+	}
 	return d
 }

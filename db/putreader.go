@@ -102,7 +102,7 @@ func (db *DB) createBlob() (*segment.BlobWriter, error) {
 	if err := db.establish(); err != nil {
 		return nil, err
 	}
-	return segment.CreateBlob(db.fs, db.takeID(), db.manifests.get().store, db.manifests.epoch)
+	return segment.CreateBlob(db.fs, db.manifests.takeID(), db.manifests.get().store, db.manifests.epoch)
 }
 
 // publishBlob gives a finished blob its name.

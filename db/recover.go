@@ -42,12 +42,13 @@ func (db *DB) recover() error {
 	}
 	db.manifests = &manifestOwner{fs: db.fs, current: m, epoch: m.epoch + 1}
 	db.writer.seq = m.nextSeq - 1
-	db.writer.nextID = m.nextID
+	next := m.nextID
 	for _, name := range names {
 		if id, ok := parseID(name); ok {
-			db.writer.nextID = max(db.writer.nextID, id+1)
+			next = max(next, id+1)
 		}
 	}
+	db.manifests.files.Store(uint64(next))
 	if err := db.checkStrays(m, segmentFiles(names)); err != nil {
 		return err
 	}
@@ -177,7 +178,7 @@ func (db *DB) loadSealed(m *manifest) error {
 		if err != nil {
 			return err
 		}
-		db.index.Publish(changes, 0)
+		db.bury(db.index.Publish(changes, 0))
 	}
 	return nil
 }
@@ -224,10 +225,8 @@ func (db *DB) readRecords(seg *segment.Segment, from, to int64) (changes []index
 // but copied: they may exist in the page cache only, and nobody appends to a
 // file of an earlier run.
 func (db *DB) recoverActive(m *manifest, names []string) error {
-	for i := range m.segments {
-		if m.segments[i].active {
-			return db.recoverTail(m, &m.segments[i], names)
-		}
+	if e := m.active(); e != nil {
+		return db.recoverTail(m, e, names)
 	}
 	db.removeStrays(m, names)
 	return nil
@@ -253,7 +252,7 @@ func (db *DB) recoverTail(m *manifest, e *entry, names []string) error {
 		return err
 	}
 	db.noteSeq(tail.MaxSeq)
-	db.index.Publish(changes, 0)
+	db.bury(db.index.Publish(changes, 0))
 	// Nothing is damaged. The disk may be full, so first whatever is not
 	// needed any more makes room.
 	db.removeStrays(m, names)
@@ -265,7 +264,7 @@ func (db *DB) recoverTail(m *manifest, e *entry, names []string) error {
 	seg.SetLen(tail.Proven)
 	sealed := entry{id: e.id, length: tail.Proven, salt: seg.Salt(), tally: tally}
 	err = db.editManifest(func(m *manifest) {
-		m.nextID, m.nextSeq = db.writer.nextID, db.writer.seq+1
+		m.nextID, m.nextSeq = db.manifests.nextID(), db.writer.seq+1
 		if *m.entry(e.id) = sealed; tally.Records == 0 {
 			m.drop(e.id)
 		}
@@ -316,7 +315,7 @@ func (db *DB) copyTail(seg *segment.Segment, tail segment.Tail) (*entry, error) 
 	if err != nil {
 		return nil, err
 	}
-	db.index.Publish(changes, 0)
+	db.bury(db.index.Publish(changes, 0))
 	return &entry{id: out.ID(), length: out.Len(), salt: out.Salt(), tally: tally}, nil
 }
 

@@ -51,14 +51,6 @@ func (db *DB) establish() error {
 	return db.editManifest(func(*manifest) {})
 }
 
-// takeID gives out the number of a new file. It is used up even if the file is
-// not made.
-func (db *DB) takeID() segment.ID {
-	id := db.writer.nextID
-	db.writer.nextID++
-	return id
-}
-
 // nextSegment returns the spare segment, if size bytes fit it, or makes another.
 func (db *DB) nextSegment(size int64) (*segment.Writer, error) {
 	if w := db.writer.spare; w != nil && w.Fits(size+segment.WatermarkSize) {
@@ -82,7 +74,7 @@ func (db *DB) makeSegment(capacity int64) (*segment.Writer, error) {
 
 // createSegment makes the file of the next segment.
 func (db *DB) createSegment(capacity int64) (*segment.Segment, *segment.Writer, error) {
-	return segment.Create(db.fs, db.takeID(), db.manifests.get().store, db.manifests.epoch, capacity)
+	return segment.Create(db.fs, db.manifests.takeID(), db.manifests.get().store, db.manifests.epoch, capacity)
 }
 
 // editManifest changes the manifest. If nobody knows whether the change reached
@@ -108,7 +100,7 @@ func (db *DB) discard(seg *segment.Segment) {
 // it has been synced. A segment without records is dropped instead. Every edit
 // also carries the next numbers.
 func (db *DB) sealActive(m *manifest) {
-	m.nextID, m.nextSeq = db.writer.nextID, db.writer.seq+1
+	m.nextID, m.nextSeq = db.manifests.nextID(), db.writer.seq+1
 	if db.writer.active == nil {
 		return
 	}
@@ -135,7 +127,7 @@ func (db *DB) afterSeal(w *segment.Writer) {
 // retire takes segments away that no manifest names and no index entry points
 // to. Their bytes stay readable for whoever still holds them.
 func (db *DB) retire(ids ...segment.ID) {
-	db.state.Store(db.state.Load().without(ids))
+	db.changeState(func(s *state) *state { return s.without(ids) })
 	for _, id := range ids {
 		db.fs.Remove(id.FileName()) // the next open removes what stays behind
 	}

@@ -52,6 +52,15 @@ func (db *DB) attach(seg *segment.Segment) error {
 	if err := db.index.Attach(seg); err != nil {
 		return ErrPinnedSpace
 	}
-	db.state.Store(db.state.Load().with(seg))
+	db.changeState(func(s *state) *state { return s.with(seg) })
 	return nil
+}
+
+// changeState swaps the state of an open store.
+func (db *DB) changeState(change func(*state) *state) {
+	db.stateMu.Lock()
+	defer db.stateMu.Unlock()
+	if s := db.state.Load(); s != nil {
+		db.state.Store(change(s))
+	}
 }

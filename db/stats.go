@@ -22,6 +22,8 @@ type Stats struct {
 	Records uint64 // puts and tombstones among them
 	Syncs   uint64 // datasyncs they took
 
+	Compaction CompactionStats
+
 	Handles   []Handle // open Values and Snapshots
 	Values    int      // how many of them are Values
 	Snapshots int
@@ -57,6 +59,7 @@ func (db *DB) Stats() Stats {
 			s.Snapshots++
 		}
 	}
+	s.Compaction = db.compactionStats()
 	m := db.currentManifest()
 	s.Generation = m.generation
 	if st := db.state.Load(); st != nil {

@@ -12,6 +12,7 @@ func (db *DB) scheduleTimers() {
 		db.writer.timers.sync = true
 		db.fs.AfterFunc(db.opts.SyncEvery, db.syncTimer)
 	}
+	db.scheduleCompaction(compactEvery)
 	if !db.writer.timers.watermark {
 		db.writer.timers.watermark = true
 		db.fs.AfterFunc(watermarkIdle, db.watermarkTimer)

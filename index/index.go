@@ -3,6 +3,7 @@ package index
 import (
 	"errors"
 	"hash/maphash"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -43,10 +44,12 @@ type Options struct {
 }
 
 // Usage is what is live in a segment: puts that a key names now, and the bytes
-// they take. Tombstones don't count.
+// they take. Tombstones are not live, and counted apart: all of them, also
+// those that a newer record has superseded.
 type Usage struct {
-	Records int
-	Bytes   int64
+	Records    int
+	Bytes      int64
+	Tombstones int64 // bytes
 }
 
 // Index maps keys to the records that hold their newest versions. Its methods
@@ -111,6 +114,21 @@ func (x *Index) Usage(slot int) Usage {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.usage[slot]
+}
+
+// CountTombstone notes that a tombstone of so many bytes was copied to the
+// segment in a slot. Publish counts those that it is given.
+func (x *Index) CountTombstone(slot int, size int64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.usage[slot].Tombstones += size
+}
+
+// Usages is the usage of all segments, by slot.
+func (x *Index) Usages() []Usage {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.Clone(x.usage)
 }
 
 // Len is the number of live keys.

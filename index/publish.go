@@ -27,20 +27,30 @@ type Change struct {
 //
 // The segments of all records are in a state that readers can load already.
 // If reading a page of an older record faults, nothing has been published.
-func (x *Index) Publish(changes []Change, visible uint64) {
+//
+// It returns the blobrefs that no key names any more: nobody needs their blobs
+// but those who hold them.
+func (x *Index) Publish(changes []Change, visible uint64) (dead []segment.Ref) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.prepare(changes)
 
 	// From the first word to the last a reader may be waiting: no I/O here.
 	for i := range changes {
-		x.apply(&changes[i], x.hashes[i])
+		c := &changes[i]
+		if ref, ok := x.apply(c, x.hashes[i]); ok {
+			dead = append(dead, ref)
+		}
+		if c.Kind == segment.KindDelete {
+			x.usage[c.Ref.Slot()].Tombstones += c.Size
+		}
 	}
 	x.visible.Store(max(visible, x.visible.Load()))
 
 	if !x.keeping {
 		x.bury()
 	}
+	return dead
 }
 
 // prepare does what may take time before the first reader has to wait: grow
@@ -97,17 +107,18 @@ func (x *Index) find(h hash, key []byte) place {
 	}
 }
 
-// apply puts one record in its place.
-func (x *Index) apply(c *Change, h hash) {
+// apply puts one record in its place. It returns the blobref that is dead for
+// that, if there is one.
+func (x *Index) apply(c *Change, h hash) (dead segment.Ref, isDead bool) {
 	p := x.find(h, c.Key)
 	there := p.word.named()
 	if there && !x.supersedes(c, &p.stub) {
-		return
+		return c.Ref, c.Kind == segment.KindBlobRef
 	}
 	x.newest = max(x.newest, c.Seq)
 	gone := c.Kind == segment.KindDelete
 	if gone && !there && !x.keeping {
-		return
+		return 0, false
 	}
 	x.put(p, h, c.Ref)
 	if gone && !x.forever {
@@ -124,6 +135,7 @@ func (x *Index) apply(c *Change, h hash) {
 	if hadLive || !gone {
 		x.note(edit{item{prefixOf(c.Key), c.Ref}, hadLive, gone})
 	}
+	return p.word.ref(), there && p.stub.Kind == segment.KindBlobRef && p.stub.Seq != c.Seq
 }
 
 // supersedes reports whether a record takes the place of the one there. A

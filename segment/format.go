@@ -46,6 +46,9 @@ const (
 	MaxMeta     = 1<<16 - 1
 	MaxValueLen = 1 << 40
 
+	// Alignment of values with FlagAligned.
+	Alignment = pageSize
+
 	recordHead = 48
 	expirySize = 8
 	alignment  = 8

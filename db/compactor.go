@@ -1,0 +1,281 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/crowfly/crowfly/segment"
+)
+
+// The compactor is what goes on in the background of a store that is written
+// to: it gives space back. It works in steps from a timer that a commit sets
+// and that sets itself while there is more to do, so an idle store has none.
+// A step copies no more than compactStep bytes; between two steps anybody else
+// may have a turn.
+type compactor struct {
+	scheduled atomic.Bool // the timer is set
+
+	mu       sync.Mutex // held for a step
+	running  *compaction
+	closed   bool
+	folded   bool // the small segments of earlier runs were merged
+	paused   int
+	failures int                  // in a row
+	suspect  map[segment.ID]error // damaged: they stay as they are
+
+	shown sync.Mutex // guards stats, apart from mu, which a step may hold for long
+	stats CompactionStats
+}
+
+const (
+	compactEvery    = 100 * time.Millisecond // after a commit
+	compactStep     = 1 << 20                // bytes read
+	compactRetry    = time.Second            // after a failure, doubled by each further one
+	compactRetryMax = 64 * time.Second
+)
+
+// CompactionStats is what compaction does, since Open unless said otherwise.
+type CompactionStats struct {
+	Compactions  int
+	BytesRead    int64 // of segments that were replaced
+	BytesWritten int64 // copied from them
+	BytesFreed   int64 // the difference, and blobs that nobody names any more
+	Backlog      int64 // bytes beyond the space target now
+
+	// StuckTombstones is bytes of deletes that have to stay for now, because
+	// another segment has older records: of the same keys, for all that is known.
+	StuckTombstones int64
+
+	// Suspect segments are damaged. They are not compacted, so that nothing
+	// is lost that repair may still save.
+	Suspect []segment.ID
+}
+
+// CompactProgress says how far Compact has come.
+type CompactProgress struct {
+	Done, Total int64 // bytes of segments to go through
+	Written     int64 // bytes copied
+}
+
+// scheduleCompaction sets the timer, unless it is set.
+func (db *DB) scheduleCompaction(after time.Duration) {
+	if db.compactor.scheduled.CompareAndSwap(false, true) {
+		db.fs.AfterFunc(after, db.compactTimer)
+	}
+}
+
+// compactTimer does a step and decides when the next one is due.
+func (db *DB) compactTimer() {
+	c := &db.compactor
+	c.scheduled.Store(false)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || c.paused > 0 {
+		return
+	}
+	if c.running == nil {
+		c.running = db.pick()
+	}
+	if c.running == nil {
+		return
+	}
+	step := db.compactStep()
+	if err := db.goOn(step); err != nil {
+		db.scheduleCompaction(min(compactRetry<<min(c.failures, 10), compactRetryMax))
+		return
+	}
+	db.scheduleCompaction(db.pace(step))
+}
+
+// compactStep is small for small segments, so that their compaction has more
+// than one step too.
+func (db *DB) compactStep() int64 { return min(compactStep, db.opts.SegmentSize/2) }
+
+// pace is how long so many bytes take at the rate allowed.
+func (db *DB) pace(bytes int64) time.Duration {
+	if db.opts.CompactionRate < 0 {
+		return 0
+	}
+	return time.Duration(float64(bytes) / float64(db.opts.CompactionRate) * float64(time.Second))
+}
+
+// goOn does a step of the compaction under way. The caller holds compactor.mu.
+func (db *DB) goOn(bytes int64) error {
+	c := &db.compactor
+	done, err := c.running.step(bytes)
+	if err == nil && !done {
+		return nil
+	}
+	if err == nil {
+		c.failures = 0
+		c.count()
+	} else {
+		c.failures++
+		c.blame(err)
+	}
+	c.running = nil
+	return err
+}
+
+// count adds a compaction that has come to its end to the figures.
+func (c *compactor) count() {
+	c.shown.Lock()
+	defer c.shown.Unlock()
+	c.stats.Compactions++
+	c.stats.BytesRead += c.running.read
+	c.stats.BytesWritten += c.running.written
+	c.stats.BytesFreed += c.running.read - c.running.written + c.running.freed
+}
+
+// blame remembers which input was damaged.
+func (c *compactor) blame(err error) {
+	var damage *CorruptError
+	if !errors.As(err, &damage) {
+		return
+	}
+	for _, in := range c.running.inputs {
+		if in.Path() == damage.Path {
+			if c.suspect == nil {
+				c.suspect = make(map[segment.ID]error)
+			}
+			c.suspect[in.ID()] = err
+			c.shown.Lock()
+			c.stats.Suspect = append(slices.Clone(c.stats.Suspect), in.ID())
+			c.shown.Unlock()
+		}
+	}
+}
+
+// stopCompactor ends what is under way. It waits for a step, not for more.
+func (db *DB) stopCompactor() {
+	c := &db.compactor
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	if c.running != nil {
+		c.running.discard()
+		c.running = nil
+	}
+}
+
+// foldOnce merges small segments of earlier runs after the first write of this
+// one. It is a convenience, so an error only means that the inputs stay.
+func (db *DB) foldOnce() {
+	c := &db.compactor
+	if !c.mu.TryLock() {
+		return // a later write will
+	}
+	defer c.mu.Unlock()
+	if c.folded || c.closed || c.running != nil {
+		return
+	}
+	c.folded = true
+	if inputs := db.pickFold(); len(inputs) >= foldMinimum {
+		db.newCompaction(inputs).run()
+	}
+}
+
+// PauseCompaction keeps the background compaction from going on until resume
+// is called. Compact by hand still works.
+func (db *DB) PauseCompaction() (resume func()) {
+	c := &db.compactor
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.paused++
+	return sync.OnceFunc(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.paused--
+		db.scheduleCompaction(compactEvery)
+	})
+}
+
+// Compact gives back all space that can be given back now, at full speed:
+// every segment with something dead in it is copied without that. Reads and
+// writes go on meanwhile. progress, which may be nil, is called now and then.
+// If ctx ends, what is done by then stays done.
+func (db *DB) Compact(ctx context.Context, progress func(CompactProgress)) error {
+	if db.opts.ReadOnly {
+		return ErrReadOnly
+	}
+	if err := db.sealForCompaction(); err != nil {
+		return writeError(err)
+	}
+	job := db.planCompact()
+	for {
+		more, err := db.compactMore(job)
+		if progress != nil {
+			progress(job.progress)
+		}
+		if err == nil && more {
+			err = ctx.Err()
+		}
+		if err != nil || !more {
+			return writeError(err)
+		}
+	}
+}
+
+// sealForCompaction seals the active segment if there is anything dead in it.
+func (db *DB) sealForCompaction() error {
+	db.write.Lock()
+	defer db.write.Unlock()
+	if err := db.writable(); err != nil {
+		return err
+	}
+	w := db.writer.active
+	if w == nil || w.Tally().Records == 0 {
+		return nil
+	}
+	usage := db.index.Usage(w.Segment().Slot())
+	_, dead := db.blobs.bytes(w.Segment())
+	if dead == 0 && w.Segment().Len()-segment.HeaderSize == usage.Bytes {
+		return nil
+	}
+	return db.rotate(0)
+}
+
+// compactMore does a step of what is under way, or begins the next part of the
+// job, and reports whether there is more to do.
+func (db *DB) compactMore(job *compactJob) (more bool, err error) {
+	c := &db.compactor
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false, ErrClosed
+	}
+	if c.running == nil {
+		inputs := db.next(job)
+		if len(inputs) == 0 {
+			return false, nil
+		}
+		c.running = db.newCompaction(inputs)
+	}
+	running := c.running
+	read, written := running.read, running.written
+	err = db.goOn(db.compactStep())
+	if isNoSpace(err) && len(running.inputs) > 1 && job.split() {
+		err = nil
+	}
+	job.progress.Done += running.read - read
+	job.progress.Written += running.written - written
+	return true, err
+}
+
+// compactionStats is the part of Stats about compaction. It waits for no step.
+func (db *DB) compactionStats() CompactionStats {
+	if db.opts.ReadOnly {
+		return CompactionStats{}
+	}
+	space := db.measure()
+	db.compactor.shown.Lock()
+	defer db.compactor.shown.Unlock()
+	s := db.compactor.stats
+	s.Backlog = max(0, space.excess(db.opts.SpaceTarget))
+	s.StuckTombstones = space.stuck
+	return s
+}

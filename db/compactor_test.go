@@ -1,0 +1,240 @@
+package db
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/vfs/simdisk"
+)
+
+// churn overwrites keys again and again and deletes every other one.
+func churn(t *testing.T, db *DB, rounds int) map[string]string {
+	want := make(map[string]string)
+	for round := range rounds {
+		for i := range 20 {
+			key := fmt.Sprint("key", i)
+			want[key] = strings.Repeat(fmt.Sprint(round, " "), 40+i)
+			mustPut(t, db, key, want[key])
+		}
+	}
+	for i := 0; i < 20; i += 2 {
+		key := fmt.Sprint("key", i)
+		delete(want, key)
+		if err := db.Delete([]byte(key), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return want
+}
+
+func mustHold(t *testing.T, db *DB, want map[string]string) {
+	t.Helper()
+	for key, value := range want {
+		mustGet(t, db, key, value)
+	}
+	if n := db.Stats().Keys; n != len(want) {
+		t.Errorf("%d keys, want %d", n, len(want))
+	}
+}
+
+// fileBytes is what the segments and blobs on a disk take.
+func fileBytes(disk *simdisk.Disk) (n int) {
+	for _, name := range disk.Names() {
+		if strings.HasSuffix(name, ".seg") || strings.HasSuffix(name, ".blob") {
+			b, _ := disk.ReadFile(name)
+			n += len(b)
+		}
+	}
+	return n
+}
+
+// Space comes back by itself, down to the target, with time and nothing else.
+func TestSpaceComesBack(t *testing.T) {
+	disk := simdisk.New()
+	db := open(t, "", &Options{FS: disk, SegmentSize: 4 << 10})
+	want := churn(t, db, 10)
+	before := fileBytes(disk)
+	disk.Advance(10 * time.Second)
+	s := db.Stats()
+	after := fileBytes(disk)
+	t.Logf("%d bytes, then %d, live %d, %+v", before, after, s.LiveBytes, s.Compaction)
+	if most := int(1.3*float64(s.LiveBytes)) + 4<<10; after > most {
+		t.Errorf("%d bytes on disk for %d live, want at most %d", after, s.LiveBytes, most)
+	}
+	mustHold(t, db, want)
+	mustHold(t, open(t, "", &Options{FS: disk.Clone()}), want)
+}
+
+// Compact leaves next to nothing that is dead, tombstones included, and
+// reports how far it is.
+func TestCompact(t *testing.T) {
+	disk := simdisk.New()
+	db := open(t, "", &Options{FS: disk, SegmentSize: 4 << 10})
+	want := churn(t, db, 10)
+	var last CompactProgress
+	if err := db.Compact(t.Context(), func(p CompactProgress) { last = p }); err != nil {
+		t.Fatal(err)
+	}
+	s := db.Stats()
+	t.Logf("%+v, %d dead of %d live", last, s.DeadBytes, s.LiveBytes)
+	if s.DeadBytes*20 > s.LiveBytes {
+		t.Errorf("%d dead bytes, %d live", s.DeadBytes, s.LiveBytes)
+	}
+	if last.Done < last.Total || last.Total == 0 {
+		t.Errorf("progress ends with %+v", last)
+	}
+	mustHold(t, db, want)
+	for i := 0; i < 20; i += 2 {
+		mustBeGone(t, db, fmt.Sprint("key", i))
+	}
+	mustHold(t, open(t, "", &Options{FS: disk.Clone()}), want)
+}
+
+// Blobs go with the segment whose record named them, and one that is still
+// named stays.
+func TestCompactBlobs(t *testing.T) {
+	disk := simdisk.New()
+	db := open(t, "", &Options{FS: disk, SegmentSize: 4 << 10, BlobSize: 4 << 10})
+	value := bytes.Repeat([]byte("x"), 10<<10)
+	for range 10 {
+		mustPut(t, db, "large", string(value))
+	}
+	mustPut(t, db, "other", string(value))
+	if err := db.Compact(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	freed := db.Stats().Compaction.BytesFreed
+	if freed < 9*10<<10 {
+		t.Errorf("%d bytes freed", freed)
+	}
+	if s := db.Stats(); s.Blobs != 2 {
+		t.Errorf("%d blobs left", s.Blobs)
+	}
+	mustGet(t, db, "large", string(value))
+	mustGet(t, db, "other", string(value))
+}
+
+// What the compactor began and did not end leaves nothing behind, whoever
+// stops it: a canceled context, Close, a full disk.
+func TestCompactStopped(t *testing.T) {
+	disk := simdisk.New()
+	db := open(t, "", &Options{FS: disk, SegmentSize: 16 << 10})
+	want := churn(t, db, 10)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := db.Compact(ctx, nil); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	fullDisk(disk)
+	if err := db.Compact(t.Context(), nil); !errors.Is(err, ErrNoSpace) {
+		t.Errorf("compaction on a full disk: %v", err)
+	}
+	disk.Fail(nil)
+	mustHold(t, db, want)
+	if db.compactor.running == nil {
+		db.compactor.running = db.pick()
+		if err := db.goOn(1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range disk.Names() {
+		if id, ok := segment.ParseFileName(name); ok && db.manifests.get().entry(id) == nil {
+			t.Errorf("%s stays behind", name)
+		}
+	}
+	if err := db.Compact(t.Context(), nil); !errors.Is(err, ErrClosed) {
+		t.Error(err)
+	}
+}
+
+// A pause keeps the compactor still, and its end sets it going.
+func TestPauseCompaction(t *testing.T) {
+	disk := simdisk.New()
+	db := open(t, "", &Options{FS: disk, SegmentSize: 4 << 10})
+	resume := db.PauseCompaction()
+	want := churn(t, db, 10)
+	disk.Advance(time.Minute)
+	if n := db.Stats().Compaction.Compactions; n != 0 {
+		t.Errorf("%d compactions during the pause", n)
+	}
+	resume()
+	resume()
+	disk.Advance(time.Minute)
+	if n := db.Stats().Compaction.Compactions; n == 0 {
+		t.Error("no compaction after the pause")
+	}
+	mustHold(t, db, want)
+}
+
+// A damaged segment is not compacted: it stays as it is, is named in Stats,
+// and does not stop the compaction of others.
+func TestCompactDamaged(t *testing.T) {
+	disk := simdisk.New()
+	db := open(t, "", &Options{FS: disk, SegmentSize: 4 << 10})
+	mustPut(t, db, "damaged", strings.Repeat("value", 100))
+	seg := db.writer.active.Segment()
+	want := churn(t, db, 10)
+	r, err := seg.Peek(segment.HeaderSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Value[7] ^= 1 // a mapping of the simulated disk is memory
+
+	if err := db.Compact(t.Context(), nil); !errors.As(err, new(*CorruptError)) {
+		t.Errorf("Compact of a damaged segment: %v", err)
+	}
+	if err := db.Compact(t.Context(), nil); err != nil {
+		t.Errorf("Compact of the others: %v", err)
+	}
+	s := db.Stats()
+	if !slices.Equal(s.Compaction.Suspect, []segment.ID{seg.ID()}) {
+		t.Errorf("suspects are %v", s.Compaction.Suspect)
+	}
+	if n := len(s.Segments); n != 3 {
+		t.Errorf("%d segments left, want the damaged one, the others' and the active one", n)
+	}
+	if _, err := db.Get(nil, []byte("damaged")); !errors.As(err, new(*CorruptError)) {
+		t.Errorf("Get of the damaged value: %v", err)
+	}
+	for key, value := range want {
+		mustGet(t, db, key, value)
+	}
+}
+
+// A compaction that can't make its outputs tries again later, and less and
+// less often.
+func TestCompactorBacksOff(t *testing.T) {
+	disk := simdisk.New()
+	db := open(t, "", &Options{FS: disk, SegmentSize: 4 << 10})
+	want := churn(t, db, 10)
+	tries := 0
+	disk.Fail(func(op, _ string, _ int) error {
+		if op == simdisk.OpCreate {
+			tries++
+			return syscall.EIO
+		}
+		return nil
+	})
+	disk.Advance(10 * time.Minute)
+	if tries == 0 || tries > 30 {
+		t.Errorf("%d tries in ten minutes", tries)
+	}
+	disk.Fail(nil)
+	disk.Advance(10 * time.Minute)
+	if n := db.Stats().Compaction.Compactions; n == 0 {
+		t.Error("no compaction once there is room")
+	}
+	mustHold(t, db, want)
+}

@@ -1,0 +1,277 @@
+package db
+
+import (
+	"cmp"
+	"math"
+	"slices"
+
+	"github.com/crowfly/crowfly/segment"
+)
+
+// candidate is a sealed segment as compaction sees it.
+type candidate struct {
+	seg  *segment.Segment
+	live int64   // bytes of records to be copied
+	gain int64   // bytes that go when it is compacted alone, blobs included
+	age  float64 // 0 for the youngest, 1 for the oldest
+	min  uint64  // lowest sequence number
+}
+
+// worth is the benefit of a compaction over its cost, as in Rosenblum and
+// Ousterhout, "The Design and Implementation of a Log-Structured File System",
+// 1991: what is freed times how long it is likely to stay so, over what has to
+// be read and written. What is old and still there will be there for a while;
+// a young segment soon has more to give.
+func (c candidate) worth() float64 {
+	size := float64(c.seg.Len())
+	return float64(c.gain) * (0.2 + c.age) / (size + float64(c.live))
+}
+
+// space is what the store takes and needs.
+type space struct {
+	candidates []candidate
+	live       int64 // bytes of present values, blobs included
+	total      int64 // bytes of all files
+	stuck      int64 // bytes of tombstones that compacting one segment does not remove
+}
+
+// excess is how many bytes there are beyond the target.
+func (s *space) excess(target float64) int64 { return s.total - int64(target*float64(s.live)) }
+
+// measure looks at all segments.
+func (db *DB) measure() space {
+	var s space
+	st, m, usages := db.state.Load(), db.manifests.get(), db.index.Usages()
+	if st == nil {
+		return s
+	}
+	named := make(map[segment.ID]*entry, len(m.segments))
+	for i := range m.segments {
+		named[m.segments[i].id] = &m.segments[i]
+	}
+	lowest, second := m.lowestSeqs()
+	for slot, seg := range st.segs {
+		if seg == nil || named[seg.ID()] == nil {
+			continue
+		}
+		e, usage := named[seg.ID()], usages[slot]
+		blobs, dead := db.blobs.bytes(seg)
+		s.live += usage.Bytes + blobs - dead
+		s.total += seg.Len() + blobs
+		if e.active {
+			continue
+		}
+		stuck, others := usage.Tombstones, lowest
+		if e.tally.MinSeq == lowest {
+			others = second
+		}
+		if others > e.tally.MaxSeq {
+			stuck = 0
+		}
+		s.stuck += stuck
+		s.candidates = append(s.candidates, candidate{
+			seg: seg, live: usage.Bytes, min: e.tally.MinSeq,
+			gain: seg.Len() - segment.HeaderSize - usage.Bytes - stuck + dead,
+			age:  1 - float64(e.tally.MaxSeq)/float64(m.nextSeq),
+		})
+	}
+	return s
+}
+
+// lowestSeqs returns the two lowest of the sealed segments' lowest sequence
+// numbers.
+func (m *manifest) lowestSeqs() (lowest, second uint64) {
+	lowest, second = math.MaxUint64, math.MaxUint64
+	for i := range m.segments {
+		switch e := &m.segments[i]; {
+		case e.active:
+		case e.tally.MinSeq < lowest:
+			lowest, second = e.tally.MinSeq, lowest
+		default:
+			second = min(second, e.tally.MinSeq)
+		}
+	}
+	return lowest, second
+}
+
+const (
+	startAt   = 0.8 // of the space target, so that the target is not exceeded for long
+	minGain   = 20  // the part of a segment, one in so many, that must be dead for it to be compacted
+	mostStuck = 10  // the part of the live bytes that stuck tombstones may take
+	maxInputs = 16
+)
+
+// pick chooses what to compact in the background, or nothing as long as the
+// store keeps to its space target. The caller holds compactor.mu.
+func (db *DB) pick() *compaction {
+	s := db.measure()
+	floor := db.opts.SegmentSize / 8 // a store this small is not worth it
+	if s.total-s.live < floor+int64(startAt*(db.opts.SpaceTarget-1)*float64(s.live)) {
+		return nil
+	}
+	db.sealDeadBlobs(&s)
+	s.drop(func(c candidate) bool {
+		return c.gain < c.seg.Len()/minGain || db.compactor.suspect[c.seg.ID()] != nil
+	})
+	inputs := s.best(db.opts.SegmentSize)
+	if len(inputs) == 0 && s.stuck > s.live/mostStuck {
+		inputs = db.oldestRange()
+	}
+	if len(inputs) == 0 {
+		return nil
+	}
+	return db.newCompaction(inputs)
+}
+
+func (s *space) drop(unfit func(candidate) bool) {
+	s.candidates = slices.DeleteFunc(s.candidates, unfit)
+}
+
+// best returns the segments that are worth most, as many as give one of the
+// given size.
+func (s *space) best(size int64) (inputs []*segment.Segment) {
+	slices.SortFunc(s.candidates, func(a, b candidate) int { return cmp.Compare(b.worth(), a.worth()) })
+	if len(s.candidates) == 0 {
+		return nil
+	}
+	group := s.take(size)
+	for _, c := range group[:min(len(group), maxInputs)] {
+		inputs = append(inputs, c.seg)
+	}
+	return inputs
+}
+
+// sealDeadBlobs seals an active segment whose dead blobs are what the store is
+// too large by: they go with it only.
+func (db *DB) sealDeadBlobs(s *space) {
+	db.write.Lock()
+	defer db.write.Unlock()
+	w := db.writer.active
+	if w == nil || db.writable() != nil {
+		return
+	}
+	if _, dead := db.blobs.bytes(w.Segment()); 2*dead > s.total-s.live {
+		db.rotate(0) // a failure stops nothing but this
+	}
+}
+
+// oldestRange returns all sealed segments: only together can they lose the
+// tombstones that keep their own older records dead.
+func (db *DB) oldestRange() (inputs []*segment.Segment) {
+	s := db.measure()
+	for _, c := range s.candidates {
+		if db.compactor.suspect[c.seg.ID()] != nil {
+			return nil
+		}
+		inputs = append(inputs, c.seg)
+	}
+	return inputs
+}
+
+const (
+	foldRatio   = 4 // a segment is folded with those behind it up to this many times their size
+	foldMinimum = 2
+)
+
+// pickFold chooses small segments of earlier runs, which every run leaves one
+// of. Going back from the newest, a segment joins while it is not much larger
+// than all behind it together, as in a binary counter: the number of small
+// segments stays logarithmic and no byte is copied more often than that.
+func (db *DB) pickFold() (inputs []*segment.Segment) {
+	segs, st := db.manifests.get().segments, db.state.Load()
+	if st == nil {
+		return nil
+	}
+	var size int64
+	for i := len(segs) - 1; i >= 0; i-- {
+		e := segs[i]
+		if e.active {
+			continue
+		}
+		if e.length > db.opts.SegmentSize/foldRatio || len(inputs) > 0 && e.length > foldRatio*size ||
+			size+e.length > db.opts.SegmentSize {
+			break
+		}
+		inputs = append(inputs, st.find(e.id))
+		size += e.length
+	}
+	if len(inputs) < foldMinimum {
+		return nil
+	}
+	return inputs
+}
+
+// compactJob is what one call of Compact has to do.
+type compactJob struct {
+	left     map[segment.ID]bool // segments it has not come to
+	together bool                // all at once, for the sake of the tombstones
+	groups   int64               // segments of output at a time, and of disk space
+	progress CompactProgress
+}
+
+// split makes the job go on with less at a time, for a full disk. It can do so
+// once.
+func (j *compactJob) split() bool {
+	first := j.groups > 1
+	j.groups = 1
+	return first
+}
+
+const (
+	jobGain   = 100 // as minGain, for Compact
+	jobStuck  = 100 // as mostStuck
+	jobGroups = 4
+)
+
+func (db *DB) planCompact() *compactJob {
+	job := &compactJob{left: make(map[segment.ID]bool), groups: jobGroups}
+	s := db.measure()
+	for _, c := range s.candidates {
+		job.left[c.seg.ID()] = true
+		job.progress.Total += c.seg.Len() - segment.HeaderSize
+	}
+	job.together = s.stuck > s.live/jobStuck
+	return job
+}
+
+// next returns the inputs of the next compaction of a job, oldest first. The
+// caller holds compactor.mu.
+func (db *DB) next(job *compactJob) (inputs []*segment.Segment) {
+	if job.together {
+		job.together = false
+		if inputs := db.oldestRange(); len(inputs) > 0 {
+			return inputs
+		}
+	}
+	s := db.measure()
+	s.drop(func(c candidate) bool {
+		small := c.seg.Len() < db.opts.SegmentSize/foldRatio
+		return !job.left[c.seg.ID()] || c.gain < c.seg.Len()/jobGain && !small || db.compactor.suspect[c.seg.ID()] != nil
+	})
+	slices.SortFunc(s.candidates, func(a, b candidate) int { return cmp.Compare(a.min, b.min) })
+	for len(s.candidates) > 0 {
+		group := s.take(job.groups * db.opts.SegmentSize)
+		for _, c := range group {
+			delete(job.left, c.seg.ID())
+			inputs = append(inputs, c.seg)
+		}
+		if len(group) > 1 || group[0].gain >= group[0].seg.Len()/jobGain {
+			return inputs
+		}
+		inputs = nil // a small segment that has nobody to go with
+	}
+	return nil
+}
+
+// take removes the first candidates, at least one, that have so many live bytes
+// together.
+func (s *space) take(most int64) (group []candidate) {
+	var live int64
+	n := 0
+	for n < len(s.candidates) && (n == 0 || live+s.candidates[n].live <= most) {
+		live += s.candidates[n].live
+		n++
+	}
+	group, s.candidates = s.candidates[:n], s.candidates[n:]
+	return group
+}
