@@ -58,9 +58,9 @@ func TestModel(t *testing.T) {
 			t.Run(strconv.Itoa(shard), func(t *testing.T) {
 				t.Parallel()
 				for seed := first + shard; seed < first+histories; seed += modelShards {
-					m := model{seed: uint64(seed), seen: shards[shard]}
-					if err := m.run(m.history()); err != nil {
-						t.Fatal(m.report(err))
+					m := model{seed: uint64(seed), settings: modelSettings, seen: shards[shard]}
+					if failed, err := m.run(m.history()); err != nil {
+						t.Fatal(m.report(failed, err))
 					}
 					runtime.GC() // also runs what waits for handles to be forgotten
 				}
@@ -91,8 +91,9 @@ func modelCoverage() []string {
 
 // model is a history that runs under all settings.
 type model struct {
-	seed uint64
-	seen coverage
+	seed     uint64
+	settings []db.Options
+	seen     coverage
 }
 
 func (m model) history() []operation {
@@ -106,11 +107,11 @@ type moment struct {
 	commits, records uint64
 }
 
-// run reports the first difference to the reference, or of one setting to the
-// first.
-func (m model) run(ops []operation) error {
+// run reports the first difference to the reference, or to the first setting,
+// and under which setting it is.
+func (m model) run(ops []operation) (failed int, err error) {
 	var want []moment
-	for i, opts := range modelSettings {
+	for i, opts := range m.settings {
 		s := newSession(simdisk.New(), opts, len(keys), newReference())
 		s.seen = m.seen
 		moments, err := s.runChecked(ops)
@@ -122,17 +123,18 @@ func (m model) run(ops []operation) error {
 			err = fmt.Errorf("under the first setting it went %v, now %v", want, moments)
 		}
 		if err != nil {
-			return fmt.Errorf("setting %d, %+v: %w", i, opts, err)
+			return i, fmt.Errorf("%+v: %w", opts, err)
 		}
 	}
-	return nil
+	return 0, nil
 }
 
 // report says what went wrong and with which operations, as few as possible.
-func (m model) report(err error) string {
+func (m model) report(failed int, err error) string {
 	m.seen = nil
+	m.settings = []db.Options{m.settings[0], m.settings[failed]}
 	ops := shrink(m.history(), func(ops []operation) bool {
-		errNow := m.run(ops)
+		_, errNow := m.run(ops)
 		if errNow != nil {
 			err = errNow
 		}

@@ -191,7 +191,7 @@ func (s *session) close(late bool) error {
 		s.seen.note(sawHandles)
 		err = nil
 	} else if open {
-		return fmt.Errorf("close with open handles: %w", err)
+		return fmt.Errorf("close with open handles: %v", err)
 	}
 	switch {
 	case err == nil && s.poisoned:
