@@ -26,7 +26,7 @@ const (
 	crashShards = 2 // run in parallel
 	crashPoints = 50_000
 	crashOps    = 30
-	crashLong   = 200 // of one history in sixteen
+	crashLong   = 200 // of one history in 32
 )
 
 // crashSettings are the stores that histories run on.
@@ -179,7 +179,7 @@ func newCrashHistory(seed uint64) *crashHistory {
 	opts := crashSettings[seed%settings]
 	g.segment = int(opts.SegmentSize)
 	n := crashOps
-	if seed%16 == 7 {
+	if seed%32 == 15 {
 		n = crashLong
 	}
 	return &crashHistory{seed: seed, opts: opts, keys: crashKeys, ops: g.history(n), rounds: 1}

@@ -28,6 +28,7 @@ func (f fault) String() string {
 // fault draws one.
 func (g generator) fault() fault {
 	kinds := []string{
+		simdisk.OpDatasync, simdisk.OpDatasync, simdisk.OpDatasync, simdisk.OpDatasync,
 		simdisk.OpDatasync, simdisk.OpDatasync, simdisk.OpDatasync, simdisk.OpDatasync, simdisk.OpSync, simdisk.OpSyncDir, simdisk.OpSyncDir,
 		simdisk.OpWriteVec, simdisk.OpWriteVec, simdisk.OpCreate, simdisk.OpReserve,
 		simdisk.OpRename, simdisk.OpRemove, simdisk.OpTrim,

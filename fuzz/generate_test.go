@@ -11,7 +11,7 @@ type mix [opKinds]int
 var (
 	writeMix = mix{opPut: 46, opDelete: 12, opBatch: 12, opSync: 3, opAdvance: 10, opReopen: 6, opKill: 5}
 	// The crash campaign has either failing file operations or readers.
-	faultMix  = writeMix.and(mix{opFault: 12})
+	faultMix  = writeMix.and(mix{opFault: 20})
 	readerMix = writeMix.and(mix{opHold: 2, opSnapshot: 2, opFollow: 2, opRefresh: 3})
 	modelMix  = writeMix.and(mix{
 		opRead: 8, opHold: 4, opSnapshot: 3, opList: 8, opFollow: 2, opRefresh: 4, opRefused: 2,
