@@ -33,8 +33,9 @@ var modelSettings = []db.Options{
 }
 
 const (
-	modelOps    = 80
-	modelShards = 2 // run in parallel
+	modelHistories = 24
+	modelOps       = 80
+	modelShards    = 2 // run in parallel
 )
 
 // TestModel promises that a store contains what was put there, by every way
@@ -45,7 +46,7 @@ const (
 // runs under all settings, which must report the same and end with the same
 // contents. One that fails is made shorter.
 func TestModel(t *testing.T) {
-	histories := 40
+	histories := modelHistories
 	if underRace {
 		histories = 4
 	}
@@ -72,7 +73,7 @@ func TestModel(t *testing.T) {
 		seen.add(s)
 	}
 	t.Logf("%d histories: %v", histories, seen)
-	if missing := seen.missing(modelCoverage()); histories >= 40 && len(missing) > 0 && !t.Failed() {
+	if missing := seen.missing(modelCoverage()); histories >= modelHistories && len(missing) > 0 && !t.Failed() {
 		t.Errorf("no history came through %q", missing)
 	}
 }
