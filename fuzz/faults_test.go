@@ -2,8 +2,13 @@ package fuzz
 
 import (
 	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 
+	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs/simdisk"
 )
 
@@ -23,6 +28,7 @@ func (f fault) String() string {
 // fault draws one.
 func (g generator) fault() fault {
 	kinds := []string{
+		simdisk.OpDatasync, simdisk.OpDatasync, simdisk.OpDatasync, simdisk.OpDatasync,
 		simdisk.OpDatasync, simdisk.OpDatasync, simdisk.OpDatasync, simdisk.OpDatasync, simdisk.OpSync, simdisk.OpSyncDir, simdisk.OpSyncDir,
 		simdisk.OpWriteVec, simdisk.OpWriteVec, simdisk.OpCreate, simdisk.OpReserve,
 		simdisk.OpRename, simdisk.OpRemove, simdisk.OpTrim,
@@ -48,15 +54,20 @@ type faults struct {
 	syncFailed bool  // a datasync of records has, in the present operation of the history
 	poisoned   bool  // so no write may succeed any more
 	created    map[string]bool
+
+	collected *collected
 }
 
 // restart begins anew with another process. The fault stays.
 func (f *faults) restart() {
-	*f = faults{fault: f.fault, created: make(map[string]bool)}
+	*f = faults{fault: f.fault, created: make(map[string]bool), collected: f.collected}
 }
 
 // inject is for [simdisk.Disk.Fail].
-func (f *faults) inject(op, name string, _ int) error {
+func (f *faults) inject(op, name string, n int) error {
+	if op == simdisk.OpRemove && f.collected.note(name, n) {
+		return nil
+	}
 	records := f.created[name] // the first datasync of a file is for its header
 	if op == simdisk.OpDatasync {
 		f.created[name] = true
@@ -75,4 +86,42 @@ func (f *faults) inject(op, name string, _ int) error {
 	f.fired = true
 	f.syncFailed = f.syncFailed || op == simdisk.OpDatasync && records
 	return f.fault.err
+}
+
+// collected are the operations that the garbage collector has done: it removes
+// the file of a large value once nobody can read it, at any time and beside
+// whatever else the store is doing. They don't concern the history.
+type collected struct {
+	count      atomic.Int64
+	operations sync.Map // by number
+}
+
+// note reports whether a removal is one of those.
+func (c *collected) note(name string, n int) bool {
+	if _, blob := segment.ParseBlobName(name); !blob || !byCollector() {
+		return false
+	}
+	c.operations.Store(n, true)
+	c.count.Add(1)
+	return true
+}
+
+func (c *collected) has(n int) bool {
+	_, ok := c.operations.Load(n)
+	return ok
+}
+
+// byCollector reports whether the caller runs on behalf of the collector.
+func byCollector() bool {
+	var pcs [32]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
+	for {
+		frame, more := frames.Next()
+		if strings.HasSuffix(frame.Function, "/db.release") {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
 }

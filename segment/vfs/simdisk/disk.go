@@ -17,10 +17,13 @@
 package simdisk
 
 import (
+	"encoding/binary"
 	"io/fs"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/cespare/xxhash/v2"
 
 	"github.com/crowfly/crowfly/segment/vfs"
 )
@@ -269,6 +272,23 @@ func (d *Disk) ReadFile(name string) ([]byte, error) {
 		return nil, pathError("ReadFile", name, fs.ErrNotExist)
 	}
 	return slices.Clone(ino.cached), nil
+}
+
+// Sum is a checksum of all names and of what programs read under them. Two
+// disks that Crash made of one are the same if it is.
+func (d *Disk) Sum() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var sum xxhash.Digest
+	sum.Reset()
+	for _, e := range d.names {
+		var size [8]byte
+		binary.LittleEndian.PutUint64(size[:], uint64(len(e.ino.cached)))
+		sum.WriteString(e.name + "\x00")
+		sum.Write(size[:])
+		sum.Write(e.ino.cached)
+	}
+	return sum.Sum64()
 }
 
 // WriteFile gives the named file, which need not exist, these contents at
