@@ -329,22 +329,38 @@ func (k *killing) lookOn(opened bool) {
 	k.want = found
 }
 
-// reopen recovers the store and stops it cleanly. Then every file has a purpose,
-// and they are not many however often the store was opened.
+// reopen recovers the store, writes a little, which tidies up, and stops it
+// cleanly. Then every file has a purpose, and they are not many however often
+// the store was opened.
 func (k *killing) reopen() {
-	store, err := db.Open(k.dir, nil)
-	if err != nil {
+	store := k.open()
+	if err := newKillOp(0, k.next[0]).do(store); err != nil {
 		k.t.Fatal(err)
 	}
-	found, err := readKillStore(store)
-	if err != nil || found != k.want {
-		k.t.Errorf("the next writer finds %v (%v), a reader saw %v", found, err, k.want)
+	k.want[0] = newKillOp(0, k.next[0]).apply(k.want[0])
+	k.next[0]++
+	if err := store.Close(); err != nil {
+		k.t.Fatal(err)
 	}
+	store = k.open()
 	stats := store.Stats()
 	if err := store.Close(); err != nil {
 		k.t.Fatal(err)
 	}
 	k.checkFiles(stats)
+}
+
+// open opens the store, which has to contain what is known.
+func (k *killing) open() *db.DB {
+	store, err := db.Open(k.dir, &db.Options{BlobSize: killBlob})
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	found, err := readKillStore(store)
+	if err != nil || found != k.want {
+		k.t.Errorf("the next writer finds %v (%v), should be %v", found, err, k.want)
+	}
+	return store
 }
 
 // mostKillFiles bounds the files of a clean store. Most of them are segments of

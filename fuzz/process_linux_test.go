@@ -14,7 +14,7 @@ import (
 
 // roles are what the test binary can be as another process.
 var roles = map[string]func(args []string) error{
-	"killed":  beKilled,
+	"killed": beKilled,
 }
 
 const roleVariable = "CROWFLY_TEST_ROLE"
