@@ -15,6 +15,8 @@ import (
 // roles are what the test binary can be as another process.
 var roles = map[string]func(args []string) error{
 	"killed": beKilled,
+	"opener": beOpener,
+	"parent": beParent,
 }
 
 const roleVariable = "CROWFLY_TEST_ROLE"
@@ -140,4 +142,13 @@ func answer(reply func(line string) string) error {
 		}
 	}
 	return lines.Err()
+}
+
+// skip says why a test can't run here. Where nothing may be skipped it fails.
+func skip(t *testing.T, reason string) {
+	t.Helper()
+	if os.Getenv("CROWFLY_NO_SKIP") != "" {
+		t.Fatal(reason)
+	}
+	t.Skip(reason)
 }
