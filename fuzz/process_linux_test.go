@@ -17,6 +17,7 @@ var roles = map[string]func(args []string) error{
 	"killed": beKilled,
 	"opener": beOpener,
 	"parent": beParent,
+	"beside": beBeside,
 }
 
 const roleVariable = "CROWFLY_TEST_ROLE"
