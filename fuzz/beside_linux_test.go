@@ -51,14 +51,20 @@ func besideNumber(key string, value []byte) (int, error) {
 	return n, nil
 }
 
-// beBeside goes on with the store in args[0] up to step args[1].
+// beBeside goes on with the store in args[0] up to step args[1] in mode args[2].
 func beBeside(args []string) error {
 	last, err := strconv.Atoi(args[1])
 	if err != nil {
 		return err
 	}
+	mode, err := strconv.Atoi(args[2])
+	if err != nil {
+		return err
+	}
 	for {
-		store, err := db.Open(args[0], &db.Options{SegmentSize: 32 << 10, BlobSize: killBlob})
+		store, err := db.Open(args[0], &db.Options{
+			Sync: db.SyncMode(mode), SyncEvery: 5 * time.Millisecond, SegmentSize: 32 << 10, BlobSize: killBlob,
+		})
 		if err != nil {
 			return err
 		}
@@ -287,8 +293,8 @@ func (w *watched) end() (looks [2]int) {
 func TestFollowerProcess(t *testing.T) {
 	dir := t.TempDir()
 	asking, waiting := watchStore(t, dir, true), watchStore(t, dir, false)
-	for range rounds() {
-		writer := startChild(t, "beside", dir, strconv.Itoa(1<<30))
+	for round := range rounds() {
+		writer := startBeside(t, dir, 1<<30, db.SyncAlways+db.SyncMode(round%3))
 		time.Sleep(rand.N(20 * time.Millisecond))
 		late := watchStore(t, dir, rand.IntN(2) == 0)
 		time.Sleep(rand.N(200 * time.Millisecond))
@@ -303,7 +309,7 @@ func TestFollowerProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	last := killed + 3*besideRun
-	startChild(t, "beside", dir, strconv.Itoa(last)).end()
+	startBeside(t, dir, last, db.SyncInterval).end()
 	for _, w := range []*watched{asking, waiting} {
 		if err := w.store.Refresh(); err != nil {
 			t.Error(err)
@@ -314,6 +320,11 @@ func TestFollowerProcess(t *testing.T) {
 		}
 	}
 	t.Logf("%d steps; looked %d and %d times", last, asking.end(), waiting.end())
+}
+
+func startBeside(t *testing.T, dir string, last int, mode db.SyncMode) *child {
+	t.Helper()
+	return startChild(t, "beside", dir, strconv.Itoa(last), strconv.Itoa(int(mode)))
 }
 
 func rounds() int {

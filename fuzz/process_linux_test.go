@@ -14,10 +14,11 @@ import (
 
 // roles are what the test binary can be as another process.
 var roles = map[string]func(args []string) error{
-	"killed": beKilled,
-	"opener": beOpener,
-	"parent": beParent,
-	"beside": beBeside,
+	"killed":  beKilled,
+	"opener":  beOpener,
+	"parent":  beParent,
+	"beside":  beBeside,
+	"obeying": beObeying,
 }
 
 const roleVariable = "CROWFLY_TEST_ROLE"
