@@ -396,8 +396,8 @@ func wantPathError(t *testing.T, err error, path string, want error) {
 	}
 }
 
-// TestLockNotPermitted: the same for a lock file of somebody else, or one in a
-// directory where none can be made.
+// TestLockNotPermitted: the same for a lock file of somebody else, one in a
+// directory where none can be made, and a directory that may not be read.
 func TestLockNotPermitted(t *testing.T) {
 	if os.Getuid() != 0 {
 		skip(t, "another user needs root")
@@ -406,45 +406,45 @@ func TestLockNotPermitted(t *testing.T) {
 	closeStore(t, openStore(t, dir))
 	other := newChild(t, "opener")
 	other.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	for path := range parents(dir, other.cmd.Path) {
-		letThrough(t, path)
-	}
+	letThrough(t, dir)
+	letThrough(t, other.cmd.Path)
 	other.start()
-	lock := filepath.Join(dir, segment.LockName)
-	for range 2 {
-		if got := other.ask("probe " + dir); !strings.Contains(got, lock+": permission denied") {
+	refused := func(path string) {
+		t.Helper()
+		if got := other.ask("probe " + dir); !strings.Contains(got, path+": permission denied") {
 			t.Errorf("there: %s", got)
 		}
-		if err := os.Remove(lock); err != nil {
-			t.Fatal(err)
-		}
-		if got := other.ask("probe " + dir); !strings.Contains(got, lock+": permission denied") {
-			t.Errorf("there, without the file: %s", got)
-		}
-		closeStore(t, openStore(t, dir))
 	}
+	lock := filepath.Join(dir, segment.LockName)
+	refused(lock)
+	if err := os.Remove(lock); err != nil {
+		t.Fatal(err)
+	}
+	refused(lock)
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	refused(dir)
 	other.end()
 }
 
-// parents are the directories above files, themselves included.
-func parents(files ...string) func(yield func(string) bool) {
-	return func(yield func(string) bool) {
-		for _, path := range files {
-			for ; path != "/" && yield(path); path = filepath.Dir(path) {
-			}
-		}
-	}
-}
-
-// letThrough lets other users pass a directory or run a file.
+// letThrough lets other users reach a directory, or run a file, until the test
+// is over.
 func letThrough(t *testing.T, path string) {
 	t.Helper()
-	info, err := os.Stat(path)
-	if err == nil && info.Mode().Perm()&0o005 != 0o005 {
-		err = os.Chmod(path, info.Mode().Perm()|0o055)
-	}
-	if err != nil {
-		t.Fatal(err)
+	for at := path; at != "/"; at = filepath.Dir(at) {
+		info, err := os.Stat(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mode := info.Mode().Perm()
+		if mode&0o001 != 0 {
+			continue
+		}
+		if err := os.Chmod(at, mode|0o001); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.Chmod(at, mode) })
 	}
 }
 
