@@ -23,7 +23,7 @@ import (
 const (
 	besideBlob  = 5
 	besidePairs = 7
-	besideRun   = 20 // steps until the store is closed and opened again, which folds segments
+	besideRun   = 10 // steps until the store is closed and opened again, which folds segments
 )
 
 func shortLived(n int) string         { return fmt.Sprintf("short-lived/%d", n) }
@@ -61,9 +61,13 @@ func beBeside(args []string) error {
 	if err != nil {
 		return err
 	}
-	for {
+	for run := 1; ; run++ {
+		size := int64(1 << 20)
+		if run%4 == 0 {
+			size = 16 << 10 // is filled; the large ones take in what is small beside them
+		}
 		store, err := db.Open(args[0], &db.Options{
-			Sync: db.SyncMode(mode), SyncEvery: 5 * time.Millisecond, SegmentSize: 32 << 10, BlobSize: killBlob,
+			Sync: db.SyncMode(mode), SyncEvery: 5 * time.Millisecond, SegmentSize: size, BlobSize: killBlob,
 		})
 		if err != nil {
 			return err
@@ -266,6 +270,7 @@ func (w *watched) look(look func() error, refresh bool) {
 				w.t.Error(err)
 				return
 			}
+			time.Sleep(rand.N(2 * time.Millisecond)) // the writer needs the processor, too
 		}
 	})
 }
@@ -319,7 +324,9 @@ func TestFollowerProcess(t *testing.T) {
 			t.Errorf("shows step %d of %d in the end, %v", end.seen, last, err)
 		}
 	}
-	t.Logf("%d steps; looked %d and %d times", last, asking.end(), waiting.end())
+	stats := waiting.store.Stats()
+	t.Logf("%d steps; looked %d and %d times; %d manifests, %d segments in the end",
+		last, asking.end(), waiting.end(), stats.Generation, len(stats.Segments))
 }
 
 func startBeside(t *testing.T, dir string, last int, mode db.SyncMode) *child {

@@ -153,7 +153,8 @@ func unmount(t *testing.T, place string) {
 // name will do.
 func TestLockSpelling(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
-	store := openStore(t, dir)
+	t.Chdir(filepath.Dir(dir))
+	store := openStore(t, "store")
 	put(t, store, "k", "v")
 	beside, names := spellings(t, dir)
 	t.Chdir(beside)
@@ -406,6 +407,9 @@ func TestLockNotPermitted(t *testing.T) {
 	closeStore(t, openStore(t, dir))
 	other := newChild(t, "opener")
 	other.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	letThrough(t, dir)
 	letThrough(t, other.cmd.Path)
 	other.start()
