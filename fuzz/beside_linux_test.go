@@ -18,11 +18,14 @@ import (
 
 // What the writer beside followers writes comes in steps, from 1. Step n puts a
 // key of its own, and a blob if n is a multiple of besideBlob. Then one batch
-// puts two pairs of keys, the second of which is one of besidePairs in turn, and
-// deletes the key of its own for good. So the state after any write is known.
+// puts two pairs of keys, the second of which is one of besidePairs in turn, if n
+// is a multiple of besideWide many keys at once, and deletes the key of its own
+// for good. So the state after any write is known.
 const (
 	besideBlob  = 5
 	besidePairs = 7
+	besideWide  = 6
+	wideKeys    = 300
 	besideRun   = 10 // steps until the store is closed and opened again, which folds segments
 )
 
@@ -32,8 +35,11 @@ func pairKey(n int, half rune) string { return fmt.Sprintf("pair/%d/%c", n%besid
 // besideValue is the number of a step and bytes that only this value has.
 func besideValue(key string, n int) []byte {
 	size := 300
-	if key == "blob" {
+	switch {
+	case key == "blob":
 		size = killBlob + n%500
+	case strings.HasPrefix(key, "wide/"):
+		size = 0
 	}
 	v := fmt.Appendf(nil, "%d ", n)
 	for i := 0; len(v) < size; i++ {
@@ -98,6 +104,10 @@ func besideStep(store *db.DB, n int) error {
 	for _, key := range []string{"a", "b", pairKey(n, 'x'), pairKey(n, 'y')} {
 		b.Put([]byte(key), besideValue(key, n), nil)
 	}
+	for i := 0; i < wideKeys && n%besideWide == 0; i++ {
+		key := fmt.Sprintf("wide/%d", i)
+		b.Put([]byte(key), besideValue(key, n), nil)
+	}
 	b.Delete([]byte(key))
 	return store.Apply(&b, nil)
 }
@@ -153,7 +163,7 @@ func (l *lookout) atOnce() error {
 			return fmt.Errorf("%s = %d after step %d", key, got, n)
 		}
 	}
-	if pairs := min(n, besidePairs) + min(n, 1); len(found) < 2*pairs {
+	if pairs := min(n, besidePairs) + min(n, 1); len(found) < 2*pairs+min(n/besideWide, 1)*wideKeys {
 		return fmt.Errorf("%d keys after step %d", len(found), n)
 	}
 	return l.advance(n)
@@ -167,6 +177,8 @@ func besideMayBe(key string, got, n int) bool {
 		return got == n
 	case key == "blob":
 		return got == n-n%besideBlob || got == n+1
+	case strings.HasPrefix(key, "wide/"):
+		return got == n-n%besideWide
 	case strings.HasPrefix(key, "pair/"):
 		return got <= n && got > n-besidePairs && strings.HasPrefix(key, fmt.Sprintf("pair/%d/", got%besidePairs))
 	}
