@@ -51,12 +51,8 @@ func newKillOp(writer int, n uint32) killOp {
 	if r.IntN(4) == 0 {
 		count += r.IntN(6)
 	}
-	large := 200
-	if r.IntN(40) == 0 {
-		large = 256 << 10 // the write can be cut short
-	}
 	for _, key := range r.Perm(killKeys)[:count] {
-		size := killHead + r.IntN(large)
+		size := killHead + r.IntN(200)
 		switch r.IntN(12) {
 		case 0, 1:
 			size = -1

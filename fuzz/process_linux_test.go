@@ -15,6 +15,7 @@ import (
 // roles are what the test binary can be as another process.
 var roles = map[string]func(args []string) error{
 	"killed":  beKilled,
+	"torn":    beTorn,
 	"opener":  beOpener,
 	"parent":  beParent,
 	"beside":  beBeside,
