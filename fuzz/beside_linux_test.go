@@ -193,6 +193,26 @@ func (l *lookout) advance(n int) error {
 	return nil
 }
 
+// bothEnds looks at the first and the last key of the batches that are wide, as
+// they are at one moment. That takes so little time that it may be in the midst of
+// their being shown.
+func (l *lookout) bothEnds() error {
+	snap, err := l.store.Snapshot()
+	if err != nil {
+		return err
+	}
+	defer snap.Close()
+	n, err := besideGet(snap, "a")
+	if err != nil {
+		return err
+	}
+	last := fmt.Sprintf("wide/%d", wideKeys-1)
+	if got, err := besideGet(snap, last); err != nil || !besideMayBe(last, got, n) {
+		return fmt.Errorf("%s = %d after step %d, %v", last, got, n, err)
+	}
+	return l.advance(n)
+}
+
 // oneByOne looks at keys one after the other, while the store may advance.
 func (l *lookout) oneByOne() error {
 	n, err := besideGet(l.store, "a")
@@ -242,13 +262,13 @@ func notBelow(key string, value []byte, least int) error {
 	return err
 }
 
-// watched is a read-only store with two goroutines that look at it
-// until it is stopped. refresh makes one of them ask for news each time; else
+// watched is a read-only store with goroutines that look at it until it is
+// stopped. refresh makes one of them ask for news each time; else
 // they come by themselves.
 type watched struct {
 	t     *testing.T
 	store *db.DB
-	views [2]lookout
+	views [3]lookout
 	stop  chan struct{}
 	group sync.WaitGroup
 }
@@ -260,13 +280,16 @@ func watchStore(t *testing.T, dir string, refresh bool) *watched {
 		t.Fatal(err)
 	}
 	w := &watched{t: t, store: store, stop: make(chan struct{})}
-	w.views[0].store, w.views[1].store = store, store
-	w.look(w.views[0].oneByOne, refresh)
-	w.look(w.views[1].atOnce, false)
+	for i := range w.views {
+		w.views[i].store = store
+	}
+	w.look(w.views[0].oneByOne, refresh, 2*time.Millisecond)
+	w.look(w.views[1].atOnce, false, 2*time.Millisecond)
+	w.look(w.views[2].bothEnds, false, 50*time.Microsecond)
 	return w
 }
 
-func (w *watched) look(look func() error, refresh bool) {
+func (w *watched) look(look func() error, refresh bool, pause time.Duration) {
 	w.group.Go(func() {
 		for {
 			select {
@@ -282,20 +305,23 @@ func (w *watched) look(look func() error, refresh bool) {
 				w.t.Error(err)
 				return
 			}
-			time.Sleep(rand.N(2 * time.Millisecond)) // the writer needs the processor, too
+			time.Sleep(rand.N(pause)) // the writer needs the processor, too
 		}
 	})
 }
 
-// end stops looking and returns how often each of the two has looked.
-func (w *watched) end() (looks [2]int) {
+// end stops looking and returns how often each of them has looked.
+func (w *watched) end() (looks []int) {
 	w.t.Helper()
 	close(w.stop)
 	w.group.Wait()
 	if err := w.store.Close(); err != nil {
 		w.t.Error(err)
 	}
-	return [2]int{w.views[0].looks, w.views[1].looks}
+	for _, l := range w.views {
+		looks = append(looks, l.looks)
+	}
+	return looks
 }
 
 // TestFollowerProcess: read-only stores beside a writer in another process show

@@ -39,10 +39,10 @@ func beTorn(args []string) error {
 // TestKillTorn: a kill in the midst of writing a batch leaves all of it or
 // nothing. A write of some megabytes ends where the kill found it. Whether one
 // did can be told by the file being longer than what is valid in it. The test
-// goes on until that has happened twice, at most thirty times.
+// goes on until that has happened twice, at most ten times.
 func TestKillTorn(t *testing.T) {
 	torn, rounds := 0, 0
-	for ; torn < 2 && rounds < 30; rounds++ {
+	for ; torn < 2 && rounds < 10; rounds++ {
 		if killTorn(t, t.TempDir()) {
 			torn++
 		}
