@@ -20,7 +20,7 @@ func beObeying(args []string) error {
 	if err != nil {
 		return err
 	}
-	store, err := db.Open(args[0], &db.Options{Sync: db.SyncMode(mode), SyncEvery: time.Hour, BlobSize: killBlob})
+	store, err := db.Open(args[0], &db.Options{Sync: db.SyncMode(mode), SyncEvery: time.Hour, SegmentSize: 1 << 20, BlobSize: killBlob})
 	if err != nil {
 		return err
 	}

@@ -350,7 +350,7 @@ func (k *killing) reopen() {
 
 // open opens the store, which has to contain what is known.
 func (k *killing) open() *db.DB {
-	store, err := db.Open(k.dir, &db.Options{BlobSize: killBlob})
+	store, err := db.Open(k.dir, &db.Options{SegmentSize: 4 << 20, BlobSize: killBlob})
 	if err != nil {
 		k.t.Fatal(err)
 	}

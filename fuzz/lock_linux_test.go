@@ -26,7 +26,7 @@ func beOpener([]string) error {
 		switch verb {
 		case "open":
 			var err error
-			if store, err = db.Open(path, nil); err != nil {
+			if store, err = db.Open(path, small); err != nil {
 				return spoken(err)
 			}
 			return "open"
@@ -43,6 +43,9 @@ func beOpener([]string) error {
 	})
 }
 
+// small makes opening cheap.
+var small = &db.Options{SegmentSize: 1 << 20}
+
 // spoken is what a child says of an error.
 func spoken(err error) string {
 	if errors.Is(err, db.ErrLocked) {
@@ -53,7 +56,7 @@ func spoken(err error) string {
 
 // probe tries to open a store for writing.
 func probe(path string) string {
-	store, err := db.Open(path, nil)
+	store, err := db.Open(path, small)
 	if err != nil {
 		return spoken(err)
 	}
@@ -80,7 +83,7 @@ func touch(path string) string {
 
 func openStore(t *testing.T, dir string) *db.DB {
 	t.Helper()
-	store, err := db.Open(dir, nil)
+	store, err := db.Open(dir, small)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +265,7 @@ func checkHeir(t *testing.T, pid, dir string) {
 // beParent opens a store, writes, starts a process that lives as long as the
 // test wants, which it hears through file 3, tells its number and waits.
 func beParent(args []string) error {
-	store, err := db.Open(args[0], nil)
+	store, err := db.Open(args[0], small)
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ var tornValues = map[string]int{"a": 64 << 10, "b": 4 << 20}
 // beTorn puts batches of two values, the bytes of which are the batch's number,
 // into the store in args[0] until it is killed.
 func beTorn(args []string) error {
-	store, err := db.Open(args[0], &db.Options{Sync: db.SyncNever, SegmentSize: 256 << 20})
+	store, err := db.Open(args[0], &db.Options{Sync: db.SyncNever, SegmentSize: 64 << 20})
 	if err != nil {
 		return err
 	}
