@@ -38,7 +38,7 @@
 //
 // # Files
 //
-//	LOCK                      held by the writer, never removed
+//	LOCK                      held by the writer like the directory, never removed
 //	MANIFEST-<generation>     the list of segments, see manifest.go
 //	<id>.seg                  see package segment
 //	<id>.blob                 one large value, see blobs.go

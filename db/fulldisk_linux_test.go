@@ -102,19 +102,3 @@ func TestFullDisk(t *testing.T) {
 	checkAll(db)
 	mustGet(t, db, "more", string(value))
 }
-
-// grantAccess lets an unprivileged child run the test binary.
-func grantAccess(t *testing.T, binary string) {
-	for dir := filepath.Dir(binary); dir != "/"; dir = filepath.Dir(dir) {
-		info, err := os.Stat(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if info.Mode().Perm()&0o001 == 0 {
-			if err := os.Chmod(dir, info.Mode().Perm()|0o001); err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { os.Chmod(dir, info.Mode().Perm()) })
-		}
-	}
-}

@@ -28,6 +28,14 @@
 // things in every manner of package simdisk. States that turn out the same
 // count once.
 //
+// and with real processes on a real directory:
+//
+//	kill_linux_test.go     a writer killed at any moment, recovery included
+//	torn_linux_test.go     a write that a kill cuts short
+//	lock_linux_test.go     one writer, whatever the directory is called
+//	beside_linux_test.go   followers beside a writer, killed ones too
+//	durable_linux_test.go  followers show what is synced and nothing else
+//
 // Environment variables widen the tests:
 //
 //	CROWFLY_POINTS=n        check n points in TestCrash instead of the default;
@@ -38,5 +46,6 @@
 //	CROWFLY_SEED=n          start with this history
 //	CROWFLY_REPLAY=path     check this crash image of that history only
 //	CROWFLY_SABOTAGE=all    try every sabotage, not only the first
+//	CROWFLY_KILLS=n         kill n writers instead of the default, n/10 beside followers
 //	CROWFLY_FULL=1          do damage to every bit instead of a sample
 package fuzz

@@ -63,8 +63,8 @@ type FS interface {
 	// some milliseconds, to let a Locked probe pass).
 	Lock(name string) (unlock func() error, err error)
 
-	// Locked reports whether anybody holds the lock now. A missing file is
-	// not locked. It changes nothing on disk.
+	// Locked reports whether anybody holds the lock now. A file that nobody
+	// has made is not locked. It changes nothing on disk.
 	Locked(name string) (bool, error)
 
 	// AfterFunc calls f in its own goroutine after d, like time.AfterFunc;
