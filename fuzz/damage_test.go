@@ -84,10 +84,14 @@ func countKinds(t *testing.T, disk *simdisk.Disk, id segment.ID, kinds map[segme
 
 // TestDamageBits promises that one flipped bit never makes a wrong answer, and
 // is never taken for a torn tail. Method: every bit of every file of a store,
-// or a sample of them, is flipped; then everything is read.
+// or a sample of them, is flipped; then everything is read. What earlier runs
+// left is alike in both victims, so it is done to one.
 func TestDamageBits(t *testing.T) {
 	step := stride(997)
 	sweep(t, func(t *testing.T, p *past, name string, content []byte) {
+		if p.active == "" && slices.Contains(p.earlier, name) {
+			return
+		}
 		for bit := 0; bit < 8*len(content); bit += step {
 			flipped := p.damaged(name, func(b []byte) []byte {
 				b[bit/8] ^= 1 << (bit % 8)

@@ -151,7 +151,7 @@ func changes(disk *simdisk.Disk) (n int) {
 func (v victim) explicit(err error) error {
 	var damage *db.CorruptError
 	switch {
-	case errors.Is(err, db.ErrSnapshotExpired) && len(v.hurt) == 1 && strings.Contains(err.Error(), v.hurt[0].name):
+	case errors.Is(err, db.ErrSnapshotExpired) && v.lacksBlob(err.Error()):
 		return nil // of a follower, which takes a missing blob for a removed one
 	case errors.Is(err, db.ErrNewer) && strings.Contains(err.Error(), v.disk.Path()+"/"):
 		return nil
@@ -167,6 +167,16 @@ func (v victim) explicit(err error) error {
 		}
 	}
 	return fmt.Errorf("names another place than %v: %w", v.hurt, err)
+}
+
+// lacksBlob reports whether a message names a blob that is not there.
+func (v victim) lacksBlob(message string) bool {
+	for word := range strings.FieldsFuncSeq(message, func(r rune) bool { return r == '/' || r == ':' || r == ' ' }) {
+		if _, ok := segment.ParseBlobName(word); ok {
+			return !slices.Contains(v.disk.Names(), word)
+		}
+	}
+	return false
 }
 
 // explicitFor also wants to be told the key.
@@ -294,8 +304,9 @@ func sameLabel(m db.Metadata, value string) error {
 type past struct {
 	victim
 	versions map[string][][]byte
-	active   string // the segment being written, if it was killed
-	proof    int64  // where the watermark of that begins
+	earlier  []string // files of earlier runs
+	active   string   // the segment being written, if it was killed
+	proof    int64    // where the watermark of that begins
 	lengths  []step
 }
 
@@ -334,6 +345,7 @@ func newPast(t testing.TB, closed bool) *past {
 	p.plantChunked(t)
 
 	store = p.open(t)
+	p.earlier = p.disk.Names()
 	for i := range 25 {
 		p.write(t, store, 2, i)
 	}
