@@ -7,6 +7,11 @@
 //	session_test.go     a store driven by a history, next to its reference
 //	model_test.go       histories compared after every step
 //	crash_test.go       a power cut after every file operation of a history
+//	victim_test.go      a store that damage is done to, and who judges the rest
+//	damage_test.go      every bit, length and file of it
+//	sectors_test.go     every sector of it: lost, misdirected, exchanged, stale
+//	badinput_test.go    random, newer, foreign and half copied files
+//	*_fuzz_test.go      fuzz targets: decoders, openers, directories, histories
 //	sabotage_test.go    proof that the above fail when they should
 //
 // Environment variables widen the tests:
@@ -15,5 +20,6 @@
 //	CROWFLY_SEED=n          start with this history
 //	CROWFLY_REPLAY=path     check this crash image of that history only
 //	CROWFLY_SABOTAGE=all    try every sabotage, not only the first
-//	CROWFLY_FULL=1          do damage to every bit instead of a sample
+//	CROWFLY_FULL=1          do all damage instead of a sample: every bit, length and
+//	                        sector, and every pair of sectors
 package fuzz
