@@ -40,11 +40,12 @@ const (
 	knownFlags = FlagFirst | FlagExpiry | FlagAligned | FlagChunked | FlagCopied
 )
 
-// Limits of the format, in bytes.
+// Limits of the format, in bytes but for MaxSeq.
 const (
 	MaxKey      = 1<<16 - 1
 	MaxMeta     = 1<<16 - 1
 	MaxValueLen = 1 << 40
+	MaxSeq      = 1<<63 - 1 // so that there is always a next one
 
 	recordHead = 48
 	expirySize = 8
@@ -303,6 +304,9 @@ func (r *Record) check() error {
 	}
 	if r.DurableTo < 0 || r.DurableTo > r.Offset {
 		return fmt.Errorf("record claims %d bytes durable before it", r.DurableTo)
+	}
+	if r.Seq > MaxSeq {
+		return fmt.Errorf("sequence number %d", r.Seq)
 	}
 	if r.Flags&FlagCopied != 0 && (r.Left != 0 || r.DurableTo != 0) {
 		return errors.New("copied record is part of a batch")
