@@ -215,6 +215,37 @@ func TestBadNewerRecord(t *testing.T) {
 	}
 }
 
+// TestBadNumbers promises that a manifest with right checksums that gives out
+// sequence numbers anew is refused: a reader would wait for the records that
+// have them.
+func TestBadNumbers(t *testing.T) {
+	v := fewFiles(t, 2)
+	for _, next := range []uint64{0, 1, 13, 1<<63 + 1, 1<<64 - 1} {
+		other := v.damaged(newestManifest(v.disk), func(b []byte) []byte {
+			for _, image := range [][]byte{b[:len(b)/2], b[len(b)/2:]} {
+				binary.LittleEndian.PutUint64(image[segment.HeaderSize+16:], next)
+				repairManifest(image)
+			}
+			return b
+		})
+		if refused, err := other.judge(); !refused || err != nil {
+			t.Errorf("next sequence number %d: refused %v, %v", next, refused, err)
+		}
+	}
+	p := newPast(t, false)
+	id, _ := segment.ParseFileName(p.active)
+	h, err := segment.ReadHeader(p.disk, id)
+	check(t, err)
+	other := p.damaged(p.active, func(b []byte) []byte {
+		binary.LittleEndian.PutUint64(b[p.lengths[1].length+40:], 1<<64-1)
+		repairSums(b, h.Salt)
+		return b
+	})
+	if refused, err := other.judge(); !refused || err != nil {
+		t.Errorf("record with the last number there is: refused %v, %v", refused, err)
+	}
+}
+
 // TestBadLock promises that a store which another writer has open is refused
 // with ErrLocked and left alone, whatever is in the lock file, and can be read.
 func TestBadLock(t *testing.T) {
