@@ -272,6 +272,7 @@ var (
 	errValueSum = errors.New("value checksum")
 	errTableSum = errors.New("chunk table checksum")
 	errPadding  = errors.New("padding is not zero")
+	errExpiry   = errors.New("no room for the expiry in the metadata")
 )
 
 // decode reads the record at off of data and proves all of it but the value:
@@ -287,6 +288,9 @@ func decode(data []byte, off int64, salt uint64) (Record, error) {
 	}
 	if err := r.check(); err != nil {
 		return r, err
+	}
+	if r.Flags&FlagExpiry != 0 && l.metaEnd-l.meta < expirySize {
+		return r, errExpiry
 	}
 	if r.Flags&FlagChunked != 0 && r.Table.Sum() != r.Sum {
 		return r, errTableSum
