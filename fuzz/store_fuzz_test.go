@@ -59,6 +59,7 @@ func FuzzManifest(f *testing.F) {
 		}
 		believed := repair && repairManifest(input)
 		other := v.damaged(name, func([]byte) []byte { return input })
+		other.hurt = nil // a manifest of another store makes the segment a foreign one
 		bounded(t, len(input), judgeFixed, judgePerByte, func() {
 			if _, err := other.judge(); err != nil && !believed {
 				t.Error(err)
