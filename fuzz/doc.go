@@ -20,6 +20,7 @@
 //	CROWFLY_SEED=n          start with this history
 //	CROWFLY_REPLAY=path     check this crash image of that history only
 //	CROWFLY_SABOTAGE=all    try every sabotage, not only the first
+//	CROWFLY_DAMAGE=n        do one damage of n, instead of a smaller sample
 //	CROWFLY_FULL=1          do all damage instead of a sample: every bit, length and
 //	                        sector, and every pair of sectors
 package fuzz

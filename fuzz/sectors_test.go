@@ -53,7 +53,7 @@ func (v victim) withSector(s sectorAt, content []byte) victim {
 // place never makes a wrong answer. Method: every sector of every file reads as
 // zeros, as each other sector of all files, and as it read at any time before.
 func TestDamageSectors(t *testing.T) {
-	step := stride(29)
+	step := stride(t, 29)
 	for kind, p := range victims(t) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
@@ -115,7 +115,7 @@ func comesBefore(name, of string) bool {
 // of them has the mark that proves the last writes, and the other those writes,
 // nothing is left to tell that there were any.
 func TestDamageSwaps(t *testing.T) {
-	step := stride(101)
+	step := stride(t, 101)
 	for kind, p := range victims(t) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
