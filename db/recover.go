@@ -200,6 +200,10 @@ func unverified(seg *segment.Segment, off, proven int64) error {
 	return seg.Damage(off, fmt.Sprintf("record does not verify, though everything up to %d was synced", proven))
 }
 
+func newerRecord(seg *segment.Segment, tail segment.Tail) error {
+	return fmt.Errorf("%s: record at offset %d: %w", seg.Path(), tail.Valid, tail.Newer)
+}
+
 // readRecords reads the index entries and the tally of [from, to).
 func (db *DB) readRecords(seg *segment.Segment, from, to int64) (changes []index.Change, t segment.Tally, err error) {
 	for r, err := range seg.Records(from, to) {
@@ -240,7 +244,7 @@ func (db *DB) recoverTail(m *manifest, e *entry, names []string) error {
 	}
 	tail := seg.RecoverTail(e.length)
 	if tail.Newer != nil {
-		return fmt.Errorf("%s: record at offset %d: %w", seg.Path(), tail.Valid, tail.Newer)
+		return newerRecord(seg, tail)
 	}
 	if tail.Valid < tail.Proven {
 		return unverified(seg, tail.Valid, tail.Proven)

@@ -19,6 +19,11 @@
 //	exhaustive_test.go   the same for all short histories
 //	concurrent_test.go   the same for several writers at a time
 //	shrink_test.go       a failing history made shorter
+//	victim_test.go       a store that damage is done to, and who judges the rest
+//	damage_test.go       every bit, length and file of it
+//	sectors_test.go      every sector of it: lost, misdirected, exchanged, stale
+//	badinput_test.go     random, newer, foreign and half copied files
+//	*_fuzz_test.go       fuzz targets: decoders, openers, directories, histories
 //	sabotage_test.go     proof that the above fail when they should
 //
 // A point is one image that is recovered and compared: a history, a cut, and a
@@ -47,5 +52,7 @@
 //	CROWFLY_REPLAY=path     check this crash image of that history only
 //	CROWFLY_SABOTAGE=all    try every sabotage, not only the first
 //	CROWFLY_KILLS=n         kill n writers instead of the default, n/10 beside followers
-//	CROWFLY_FULL=1          do damage to every bit instead of a sample
+//	CROWFLY_DAMAGE=n        do one damage of n, instead of a smaller sample
+//	CROWFLY_FULL=1          do all damage instead of a sample: every bit, length and
+//	                        sector, and every pair of sectors
 package fuzz
