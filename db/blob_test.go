@@ -323,6 +323,32 @@ func TestDamagedBlob(t *testing.T) {
 	}
 }
 
+// TestViewOfDamagedBlob promises that View checks a value in a file of its own
+// too, on the first use and on any other: that its reference was verified says
+// nothing about the value.
+func TestViewOfDamagedBlob(t *testing.T) {
+	disk := simdisk.New()
+	db := open(t, "", blobOptions(disk))
+	if err := db.Put([]byte("large"), randomBytes(testBlobSize), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	file := names(disk, ".blob")[0]
+	b, _ := disk.ReadFile(file)
+	b[5000] ^= 1
+	disk.WriteFile(file, b)
+	db = open(t, "", blobOptions(disk))
+	for range 2 {
+		var damage *CorruptError
+		err := db.View([]byte("large"), func([]byte) error { return nil })
+		if !errors.As(err, &damage) || !strings.Contains(damage.Path, file) {
+			t.Errorf("a damaged value: %v", err)
+		}
+	}
+}
+
 // A damaged reference to a blob is refused by Open, which leaves the blob that
 // it no longer names where it is.
 func TestDamagedReference(t *testing.T) {

@@ -37,7 +37,7 @@ func (db *DB) Value(key []byte) (v *Value, err error) {
 		v, err = db.newValue(hit.Segment, hit.Offset)
 		if err == nil {
 			v.hit = hit
-			v.verified.Store(hit.Verified())
+			v.verified.Store(hit.Verified() && !v.payload.Chunked())
 		}
 		return err
 	})
