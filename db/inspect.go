@@ -33,7 +33,7 @@ type inspector struct {
 	gone    bool                            // a blob was missing
 	blobs   map[segment.BlobExtent][]Damage // those looked at
 	records uint64
-	each    func(f *finding, r *segment.Record) // told of every whole record; may be nil
+	each    func(f *finding, r *segment.Record) // told of every record that can be used; may be nil
 }
 
 func newInspector(ctx context.Context, fsys vfs.FS, progress func(VerifyProgress)) *inspector {
@@ -220,10 +220,12 @@ func (in *inspector) piece(f *finding, p *segment.Piece, store segment.StoreID) 
 	}
 	if p.Err != nil {
 		f.note(path, p.From, p.To, r.Key, p.Err.Error())
+	}
+	if !p.Usable {
 		switch {
 		case !p.Named:
 			f.gap(path, p.From, p.To)
-		case !p.Usable && r.Kind.Indexed():
+		case r.Kind.Indexed():
 			f.lose(r)
 		}
 		return nil

@@ -7,6 +7,7 @@
 //	session_test.go     a store driven by a history, next to its reference
 //	model_test.go       histories compared after every step
 //	crash_test.go       a power cut after every file operation of a history
+//	repair_test.go      damage of every kind, repaired and compared
 //	sabotage_test.go    proof that the above fail when they should
 //
 // Environment variables widen the tests:
