@@ -222,7 +222,9 @@ func (s *Segment) Records(from, to int64) iter.Seq2[Record, error] {
 // RecoverTail looks at a segment whose writer is gone. Its Len is that of the
 // file; proven is what the manifest knows to be durable.
 func (s *Segment) RecoverTail(proven int64) Tail {
-	t := FindTail(s.mem[:s.end.Load()], HeaderSize, s.header.Salt)
+	data := s.mem[:s.end.Load()]
+	t := scanBatches(data, HeaderSize, s.header.Salt)
+	t.probe(data, t.Valid, s.header.Salt)
 	t.Proven = max(t.Proven, proven)
 	return t
 }
@@ -252,7 +254,9 @@ func (s *Segment) scanTail(from, size int64) (Tail, error) {
 	if err := s.m.Refresh(from, size); err != nil {
 		return Tail{}, err
 	}
-	return FindTail(s.mem[:size], from, s.header.Salt), nil
+	t := scanBatches(s.mem[:size], from, s.header.Salt)
+	t.probe(s.mem[:size], t.Valid, s.header.Salt)
+	return t, nil
 }
 
 // Grow lets readers see more of a segment that another process writes: up to
