@@ -24,6 +24,7 @@
 //	sectors_test.go      every sector of it: lost, misdirected, exchanged, stale
 //	badinput_test.go     random, newer, foreign and half copied files
 //	*_fuzz_test.go       fuzz targets: decoders, openers, directories, histories
+//	repair_test.go       damage of every kind, repaired and compared
 //	sabotage_test.go     proof that the above fail when they should
 //
 // A point is one image that is recovered and compared: a history, a cut, and a

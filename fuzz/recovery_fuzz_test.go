@@ -193,6 +193,7 @@ func listAll(store *db.DB) (map[string]string, error) {
 	return list, nil
 }
 
+// filesOf are the contents of all files but the lock, which Open may create.
 func filesOf(disk *simdisk.Disk) map[string]string {
 	list := make(map[string]string)
 	for _, name := range disk.Names() {

@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -148,6 +149,40 @@ func (d *Dir) Trim(name string) error {
 		return err
 	}
 	return errors.Join(f.Trim(), f.Close())
+}
+
+// Trash implements [FS]. The file is in the trash durably before SyncDir makes
+// its old name go, so that no crash leaves it in neither place.
+func (d *Dir) Trash(name string) (string, error) {
+	from, err := d.join("trash", name)
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(d.path, TrashDir)
+	err = os.Mkdir(dir, 0o755)
+	if err == nil {
+		err = d.SyncDir()
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
+	to := name
+	for i := 1; ; i++ {
+		err := renameExclusive(from, filepath.Join(dir, to))
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return "", err
+		}
+		to = fmt.Sprintf("%s.%d", name, i)
+	}
+	trash, err := os.Open(dir)
+	if err != nil {
+		return "", err
+	}
+	defer trash.Close()
+	return filepath.Join(TrashDir, to), syncDir(trash)
 }
 
 // List implements [FS]. Directories, links and special files don't count.

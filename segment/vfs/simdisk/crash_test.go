@@ -87,6 +87,37 @@ func TestRemove(t *testing.T) {
 	expect(t, outcomes(d, allNames), "b")
 }
 
+// TestTrash promises that a file is in its place or in the trash after a power
+// cut, never in both and never in none.
+func TestTrash(t *testing.T) {
+	d := New()
+	f := create(t, d, "a")
+	write(t, f, "content", 0)
+	check(t, f.Sync())
+	check(t, d.SyncDir())
+	path, err := d.Trash("a")
+	check(t, err)
+	if len(d.Names()) > 0 || !slices.Equal(d.Trashed(), []string{path}) {
+		t.Fatalf("files %q, trash %q", d.Names(), d.Trashed())
+	}
+	places := make(map[string]bool)
+	for seed := range uint64(50) {
+		c := d.Crash(rand.New(rand.NewPCG(seed, 0)))
+		names := append(c.Names(), c.Trashed()...)
+		if len(names) != 1 || read(c, names[0]) != "content" {
+			t.Fatalf("seed %d leaves %q", seed, names)
+		}
+		places[names[0]] = true
+	}
+	if len(places) != 2 {
+		t.Errorf("seen in %v only", places)
+	}
+	check(t, d.SyncDir())
+	if c := d.Crash(rand.New(rand.NewPCG(0, 0))); read(c, path) != "content" || read(c, "a") != "absent" {
+		t.Error("not durable after SyncDir")
+	}
+}
+
 func TestNameUsedAgain(t *testing.T) {
 	d := New()
 	f := create(t, d, "a")

@@ -18,8 +18,10 @@ package simdisk
 
 import (
 	"encoding/binary"
+	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -39,6 +41,7 @@ const (
 	OpTrim     = "Trim"
 	OpRename   = "Rename"
 	OpRemove   = "Remove"
+	OpTrash    = "Trash"
 	OpSyncDir  = "SyncDir"
 	OpLock     = "Lock" // changes the disk only if it creates the file
 
@@ -153,6 +156,36 @@ func (d *Disk) Remove(name string) error {
 	return nil
 }
 
+// Trash implements [vfs.FS]. A file in the trash is one whose name has a slash
+// in it: ReadFile reads it, Names does not list it.
+func (d *Disk) Trash(name string) (string, error) {
+	n, err := d.begin(OpTrash, name)
+	defer d.end(n, OpTrash)
+	if err != nil {
+		return "", err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ino := d.names.get(name)
+	if ino == nil {
+		return "", pathError(OpTrash, name, fs.ErrNotExist)
+	}
+	to := trashPrefix + name
+	for i := 1; d.names.get(to) != nil; i++ {
+		to = fmt.Sprintf("%s%s.%d", trashPrefix, name, i)
+	}
+	d.change(change{kind: renamed, name: to, ino: ino})
+	return to, nil
+}
+
+// trashPrefix begins the names of the files in the trash.
+const trashPrefix = vfs.TrashDir + "/"
+
+// Trashed returns the names of the files in the trash, sorted.
+func (d *Disk) Trashed() []string {
+	return d.list(func(name string) bool { return strings.HasPrefix(name, trashPrefix) })
+}
+
 // free remembers what was on the blocks of a removed file.
 func (d *Disk) free(ino *inode) {
 	const most = 4
@@ -252,13 +285,18 @@ func (d *Disk) AfterFunc(delay time.Duration, f func()) (stop func() bool) {
 // goroutine. What those functions start and is due within delay runs too.
 func (d *Disk) Advance(delay time.Duration) { d.clock.advance(delay) }
 
-// Names returns the names of all files, sorted.
+// Names returns the names of all files, sorted. Those in the trash don't count.
 func (d *Disk) Names() []string {
+	return d.list(func(name string) bool { return !strings.HasPrefix(name, trashPrefix) })
+}
+
+func (d *Disk) list(wanted func(name string) bool) (list []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	list := make([]string, len(d.names))
-	for i, e := range d.names {
-		list[i] = e.name
+	for _, e := range d.names {
+		if wanted(e.name) {
+			list = append(list, e.name)
+		}
 	}
 	return list
 }
