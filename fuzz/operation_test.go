@@ -29,6 +29,7 @@ type operation struct {
 	kind   opKind
 	key    int
 	size   int  // of the value of a put
+	stream bool // a put that does not say how long its value is
 	synced bool // a write asks for SyncAlways, whatever the store does otherwise
 	batch  []operation
 	delay  time.Duration
@@ -39,8 +40,11 @@ type operation struct {
 
 func (o operation) String() string {
 	mark := ""
+	if o.stream {
+		mark = " streamed"
+	}
 	if o.synced {
-		mark = " synced"
+		mark += " synced"
 	}
 	switch o.kind {
 	case opPut:

@@ -1,6 +1,8 @@
 package fuzz
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -45,19 +47,34 @@ func (s *session) open() (err error) {
 	s.opts.FS = s.disk
 	s.faults.restart()
 	s.store, err = db.Open("", &s.opts)
-	if err != nil && s.fired {
+	if err != nil {
+		if err := s.explain(err); err != nil {
+			return fmt.Errorf("open: %w", err)
+		}
 		s.fault = fault{}
 		s.store, err = db.Open("", &s.opts)
 	}
+	if !s.lasting {
+		s.fault = fault{}
+	}
+	if err != nil {
+		return fmt.Errorf("open without the fault: %w", err)
+	}
+	return s.calmly(func() error {
+		found, err := s.read(s.store.Get)
+		if err != nil {
+			return err
+		}
+		return s.ref.settle(found)
+	})
+}
+
+// calmly does something during which nothing fails.
+func (s *session) calmly(do func() error) error {
+	f := s.fault
 	s.fault = fault{}
-	if err != nil {
-		return fmt.Errorf("open: %w", err)
-	}
-	found, err := s.read(s.store.Get)
-	if err != nil {
-		return err
-	}
-	return s.ref.settle(found)
+	defer func() { s.fault = f }()
+	return do()
 }
 
 // run opens the store, does all operations and closes it.
@@ -116,8 +133,8 @@ func (s *session) write(op operation) error {
 		}
 		s.ref.acknowledge(op.synced || s.opts.Sync == db.SyncAlways)
 		return nil
-	case !s.fired:
-		return err
+	case s.explain(err) != nil:
+		return s.explain(err)
 	case rejects:
 		s.ref.refuse()
 	}
@@ -153,6 +170,10 @@ func (s *session) apply(op operation, changes []change) (existed []bool, err err
 	case opPut:
 		c := changes[0]
 		o.Metadata = metadata(c.value)
+		if op.stream {
+			_, err := s.store.PutReader(context.Background(), []byte(keys[c.key]), bytes.NewReader(s.ref.values[c.value]), -1, o)
+			return nil, err
+		}
 		return nil, s.store.Put([]byte(keys[c.key]), s.ref.values[c.value], o)
 	case opDelete:
 		err := s.store.Delete([]byte(keys[op.key]), o)
@@ -195,10 +216,9 @@ func (s *session) sync() error {
 		return errors.New("sync succeeds although one has failed before")
 	case err == nil:
 		s.ref.sync()
-	case !s.fired:
-		return err
 	default:
 		s.poisoned = s.poisoned || s.syncFailed
+		return s.explain(err)
 	}
 	return nil
 }
@@ -207,7 +227,7 @@ func (s *session) sync() error {
 func (s *session) advance(d time.Duration) error {
 	s.disk.Advance(d)
 	s.poisoned = s.poisoned || s.syncFailed
-	if s.fired {
+	if s.fired != nil {
 		return nil
 	}
 	if s.opts.Sync == db.SyncInterval && d >= syncEvery {
@@ -234,7 +254,7 @@ func (s *session) reopen() error {
 
 // close closes the store and everything that is open beside it.
 func (s *session) close() error {
-	if err := s.closeReaders(); err != nil {
+	if err := s.calmly(s.closeReaders); err != nil {
 		return err
 	}
 	err := s.store.Close()
@@ -243,8 +263,8 @@ func (s *session) close() error {
 		return errors.New("close succeeds although a sync has failed")
 	case err == nil:
 		s.ref.sync()
-	case !s.fired:
-		return fmt.Errorf("close: %w", err)
+	case s.explain(err) != nil:
+		return fmt.Errorf("close: %w", s.explain(err))
 	}
 	s.ref.stopped()
 	return nil
@@ -253,12 +273,12 @@ func (s *session) close() error {
 // kill leaves the store as the end of the process would, and opens it anew.
 // What a failed sync has lost may be gone from the cache by then.
 func (s *session) kill(dropCaches bool) error {
-	if err := s.closeReaders(); err != nil {
+	if err := s.calmly(s.closeReaders); err != nil {
 		return err
 	}
 	s.use(s.disk.Clone())
 	s.ref.stopped()
-	if dropCaches && s.fired {
+	if dropCaches && s.fired != nil {
 		s.disk.DropCaches()
 		s.ref.mayFind = s.ref.mayLeave
 	}
