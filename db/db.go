@@ -112,6 +112,7 @@ func (db *DB) Close() error {
 		return nil
 	}
 	err := writeError(db.finish())
+	db.manifests.unprepare() // unless the last edit has used it
 	db.state.Store(nil)
 	return errors.Join(err, db.unlock(), db.handles.stillOpen())
 }

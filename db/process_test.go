@@ -26,6 +26,8 @@ func play(role, dir string) int {
 	switch role {
 	case "writer":
 		err = writeRuns(dir)
+	case "fill":
+		err = fillDisk(dir)
 	case "unreadable":
 		_, err = Open(dir, nil)
 		if errors.Is(err, os.ErrPermission) {
