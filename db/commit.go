@@ -449,7 +449,7 @@ func (db *DB) Sync() error {
 	db.write.Lock()
 	defer db.write.Unlock()
 	if err := db.writable(); err != nil {
-		return err
+		return writeError(err)
 	}
 	defer db.scheduleTimers()
 	return writeError(db.syncActive())

@@ -62,9 +62,9 @@ func withKey(op string, key []byte, err error) error {
 	return fmt.Errorf("%s %q: %w", op, key, err)
 }
 
-// writeError gives a full disk its own name.
+// writeError gives a full disk its own name, once.
 func writeError(err error) error {
-	if isNoSpace(err) {
+	if isNoSpace(err) && !errors.Is(err, ErrNoSpace) {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
 	return err

@@ -372,6 +372,11 @@ func (o *manifestOwner) removeBefore(gen uint64) {
 
 func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
+func isPathError(err error) bool {
+	_, ok := errors.AsType[*fs.PathError](err)
+	return ok
+}
+
 // outcomeKnown is false once a commit may or may not have reached the disk.
 func (o *manifestOwner) outcomeKnown() bool {
 	o.mu.Lock()

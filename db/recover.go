@@ -130,6 +130,10 @@ func (db *DB) openStray(m *manifest, id segment.ID) (*segment.Segment, error) {
 	switch {
 	case errors.Is(err, ErrNewer):
 		return nil, fmt.Errorf("%s: %w", path, err)
+	case isNotExist(err):
+		return nil, nil // its writer has just removed it
+	case isPathError(err):
+		return nil, err // what can't be read may be the proof
 	case err != nil:
 		return nil, nil
 	case segment.ID(h.File) != id:

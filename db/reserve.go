@@ -66,12 +66,11 @@ func (db *DB) prepareNext(group []*commit) error {
 	return nil
 }
 
-// dropSpare gives back what prepareNext has made. What stays behind is nothing
-// to the next Open.
+// dropSpare gives back the spare segment. If it stays behind it is nothing to
+// the next Open. The file of the next manifest is left for the last edit.
 func (db *DB) dropSpare() {
 	if db.writer.spare != nil {
 		db.retire(db.writer.spare.Segment().ID())
 		db.writer.spare = nil
 	}
-	db.manifests.unprepare()
 }

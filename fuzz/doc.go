@@ -14,6 +14,7 @@
 //	  faults_test.go       failing file operations
 //	  coverage_test.go     what it came through
 //	model_test.go        histories compared after every step
+//	errors_test.go       every file operation of a workload fails, once or for ever
 //	crash_test.go        a power cut after every file operation of a history
 //	cut_test.go          the states of the disk that a power cut can leave
 //	exhaustive_test.go   the same for all short histories
@@ -52,6 +53,7 @@
 //	CROWFLY_SEED=n          start with this history
 //	CROWFLY_REPLAY=path     check this crash image of that history only
 //	CROWFLY_SABOTAGE=all    try every sabotage, not only the first
+//	CROWFLY_ERRORS=all      let every file operation fail in every way
 //	CROWFLY_KILLS=n         kill n writers instead of the default, n/10 beside followers
 //	CROWFLY_DAMAGE=n        do one damage of n, instead of a smaller sample
 //	CROWFLY_FULL=1          do all damage instead of a sample: every bit, length and

@@ -1,13 +1,17 @@
 package fuzz
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 
+	"github.com/crowfly/crowfly/db"
 	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs/simdisk"
 )
@@ -49,10 +53,12 @@ func (g generator) fault() fault {
 // faults lets the operations of a disk fail, and keeps account of what that
 // means for the store.
 type faults struct {
-	fault      fault // what is left of it
-	fired      bool  // something has failed since the store was opened
-	syncFailed bool  // a datasync of records has, in the present operation of the history
-	poisoned   bool  // so no write may succeed any more
+	fault      fault   // what is left of it
+	lasting    bool    // it outlives an Open
+	hits       int     // so often has it struck
+	fired      []error // what has failed since the store was opened
+	syncFailed bool    // a datasync of records has, in the present operation of the history
+	poisoned   bool    // so no write may succeed any more
 	created    map[string]bool
 
 	collected *collected
@@ -60,7 +66,7 @@ type faults struct {
 
 // restart begins anew with another process. The fault stays.
 func (f *faults) restart() {
-	*f = faults{fault: f.fault, created: make(map[string]bool), collected: f.collected}
+	*f = faults{fault: f.fault, lasting: f.lasting, hits: f.hits, created: make(map[string]bool), collected: f.collected}
 }
 
 // inject is for [simdisk.Disk.Fail].
@@ -80,10 +86,14 @@ func (f *faults) inject(op, name string, n int) error {
 		return nil
 	}
 	f.fault.times--
-	if _, short := f.fault.err.(simdisk.Short); short {
-		return f.fault.err // to be repeated by the store, not noticed by anybody
+	f.hits++
+	err := f.fault.err
+	if short, ok := err.(simdisk.Short); ok && short.N > 0 {
+		return err // to be repeated by the store, not noticed by anybody
+	} else if ok {
+		err = io.ErrShortWrite
 	}
-	f.fired = true
+	f.fired = append(f.fired, err)
 	f.syncFailed = f.syncFailed || op == simdisk.OpDatasync && records
 	return f.fault.err
 }
@@ -124,4 +134,22 @@ func byCollector() bool {
 			return false
 		}
 	}
+}
+
+// injected reports whether an error is one of those that fired.
+func (f *faults) injected(err error) bool {
+	return slices.ContainsFunc(f.fired, func(e error) bool { return errors.Is(err, e) })
+}
+
+// explain returns nil for the error of a write that has to do with what fired
+// and is of the right type: that of a full disk is ErrNoSpace, and no other is.
+func (f *faults) explain(err error) error {
+	full := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	switch {
+	case !f.injected(err):
+		return fmt.Errorf("no fault explains: %w", err)
+	case full != errors.Is(err, db.ErrNoSpace):
+		return fmt.Errorf("should be ErrNoSpace: %v, is not so: %w", full, err)
+	}
+	return nil
 }

@@ -60,6 +60,12 @@ func (s *session) checkFollower() error {
 	if n := s.follower.store.Stats().Keys; n != found.len() {
 		return fmt.Errorf("follower counts %d keys of %v", n, found)
 	}
+	if s.ref.open() > 0 {
+		if possible := s.ref.possible(s.follower.base); !slices.Contains(possible, found) {
+			return fmt.Errorf("follower finds %v, possible are %v", found, possible)
+		}
+		return nil
+	}
 	var possible []state
 	at := s.ref.settled
 	for i := 0; ; i++ {

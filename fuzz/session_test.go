@@ -82,19 +82,34 @@ func (s *session) open() (err error) {
 	s.faults.restart()
 	s.segments = nil
 	s.store, err = db.Open("", &s.opts)
-	if err != nil && s.fired {
+	if err != nil {
+		if err := s.explain(err); err != nil {
+			return fmt.Errorf("open: %w", err)
+		}
 		s.fault = fault{}
 		s.store, err = db.Open("", &s.opts)
 	}
+	if !s.lasting {
+		s.fault = fault{}
+	}
+	if err != nil {
+		return fmt.Errorf("open without the fault: %w", err)
+	}
+	return s.calmly(func() error {
+		found, err := s.read(s.store.Get)
+		if err != nil {
+			return err
+		}
+		return s.ref.settle(found)
+	})
+}
+
+// calmly does something during which nothing fails.
+func (s *session) calmly(do func() error) error {
+	f := s.fault
 	s.fault = fault{}
-	if err != nil {
-		return fmt.Errorf("open: %w", err)
-	}
-	found, err := s.read(s.store.Get)
-	if err != nil {
-		return err
-	}
-	return s.ref.settle(found)
+	defer func() { s.fault = f }()
+	return do()
 }
 
 // run opens the store, does all operations and closes it.
@@ -135,10 +150,9 @@ func (s *session) sync(operation) error {
 		return errors.New("sync succeeds although one has failed before")
 	case err == nil:
 		s.ref.sync()
-	case !s.fired:
-		return err
 	default:
 		s.poisoned = s.poisoned || s.syncFailed
+		return s.explain(err)
 	}
 	return nil
 }
@@ -148,7 +162,7 @@ func (s *session) advance(op operation) error {
 	d := op.delay
 	s.disk.Advance(d)
 	s.poisoned = s.poisoned || s.syncFailed
-	if s.fired {
+	if s.fired != nil {
 		return nil
 	}
 	synced := time.Duration(0)
@@ -180,9 +194,9 @@ func (s *session) reopen(op operation) error {
 // close closes the store and everything that is open beside it, before that
 // or, unless something has failed, after.
 func (s *session) close(late bool) error {
-	late = late && !s.fired
+	late = late && s.fired == nil
 	if !late {
-		if err := s.closeReaders(); err != nil {
+		if err := s.calmly(s.closeReaders); err != nil {
 			return err
 		}
 	}
@@ -198,8 +212,8 @@ func (s *session) close(late bool) error {
 		return errors.New("close succeeds although a sync has failed")
 	case err == nil:
 		s.ref.sync()
-	case !s.fired:
-		return fmt.Errorf("close: %w", err)
+	case s.explain(err) != nil:
+		return fmt.Errorf("close: %w", s.explain(err))
 	}
 	s.ref.stopped()
 	return errors.Join(s.closeReaders(), s.checkClosed())
@@ -225,12 +239,12 @@ func (s *session) checkClosed() error {
 // kill leaves the store as the end of the process would, and opens it anew.
 // What a failed sync has lost may be gone from the cache by then.
 func (s *session) kill(op operation) error {
-	if err := s.closeReaders(); err != nil {
+	if err := s.calmly(s.closeReaders); err != nil {
 		return err
 	}
 	s.use(s.disk.Clone())
 	s.ref.stopped()
-	if op.dropCaches && s.fired {
+	if op.dropCaches && s.fired != nil {
 		s.disk.DropCaches()
 		s.ref.mayFind = s.ref.mayLeave
 	}

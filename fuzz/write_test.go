@@ -31,8 +31,8 @@ func (s *session) write(op operation) error {
 	case err == nil:
 		s.ref.acknowledge(op.synced || s.opts.Sync == db.SyncAlways)
 		return s.checkResults(before, changes, results)
-	case !s.fired:
-		return err
+	case s.explain(err) != nil:
+		return s.explain(err)
 	case rejects:
 		s.ref.refuse()
 	}
@@ -49,7 +49,7 @@ func (s *session) writeRefused(op operation, changes []change, needs requirement
 	_, err := s.apply(op, changes, needs)
 	s.poisoned = s.poisoned || s.syncFailed
 	s.seen.note("refused:" + sources[op.source] + conditions[op.needs])
-	if errors.Is(err, want) || err != nil && s.fired {
+	if errors.Is(err, want) || err != nil && s.explain(err) == nil {
 		return nil
 	}
 	return fmt.Errorf("the store says %v, should say %v", err, want)

@@ -66,6 +66,8 @@ type Disk struct {
 	onOp   func(n int, op string)
 	fail   func(op, name string, n int) error
 	clock  clock
+
+	handles *Handles // nil before the first file is opened
 }
 
 var _ vfs.FS = (*Disk)(nil)
@@ -88,7 +90,7 @@ func (d *Disk) Create(name string) (vfs.File, error) {
 	if d.names.get(name) != nil {
 		return nil, pathError(OpCreate, name, fs.ErrExist)
 	}
-	return &file{disk: d, ino: d.create(name), name: name, writable: true}, nil
+	return d.newFile(d.create(name), name, true), nil
 }
 
 // create adds an empty file. The caller holds mu.
@@ -115,7 +117,7 @@ func (d *Disk) Open(name string) (vfs.File, error) {
 	if ino == nil {
 		return nil, pathError(OpOpen, name, fs.ErrNotExist)
 	}
-	return &file{disk: d, ino: ino, name: name}, nil
+	return d.newFile(ino, name, false), nil
 }
 
 // Rename implements [vfs.FS].
