@@ -1,0 +1,235 @@
+package blockdisk
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	writers = 4
+	writes  = 30 // of a writer in a round
+	rounds  = 6  // half of them by a process that is killed then
+)
+
+// skip is for a machine that can't run a test. Where all have to run it fails.
+func skip(t *testing.T, reason string) {
+	t.Helper()
+	if os.Getenv("CROWFLY_NO_SKIP") == "1" {
+		t.Fatal("not skipped: ", reason)
+	}
+	t.Skip(reason)
+}
+
+// need skips the test unless the machine has what it needs.
+func need(t *testing.T, f fileSystem) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		skip(t, "mounting needs root")
+	}
+	for _, path := range []string{"/dev/fuse", "/dev/loop-control"} {
+		if _, err := os.Stat(path); err != nil {
+			skip(t, fmt.Sprintf("needs FUSE and loop devices: %v", err))
+		}
+	}
+	if _, err := exec.LookPath(f.mkfs[0]); err != nil {
+		skip(t, fmt.Sprintf("needs %s: %v", f.mkfs[0], err))
+	}
+	known, err := os.ReadFile("/proc/filesystems")
+	check(t, err)
+	if !slices.Contains(strings.Fields(string(known)), f.name) && exec.Command("modprobe", f.name).Run() != nil {
+		skip(t, "the kernel has no "+f.name)
+	}
+}
+
+func setting(t *testing.T, name string, otherwise int) int {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	check(t, err)
+	return n
+}
+
+// TestPowerCut promises that on real file systems a power cut at any moment
+// loses nothing acknowledged, halves no batch, brings nothing back and stops
+// no start; and that it leaves nothing the simulated disk could not leave,
+// which is what the other crash tests rest on. The package comment describes
+// the method.
+func TestPowerCut(t *testing.T) {
+	images := setting(t, "CROWFLY_IMAGES", 20)
+	seed := uint64(setting(t, "CROWFLY_SEED", int(time.Now().UnixNano()%1_000_000)))
+	for _, f := range fileSystems {
+		t.Run(f.name, func(t *testing.T) {
+			need(t, f)
+			began := time.Now()
+			r := record(t, f, seed)
+			t.Logf("seed %d: %d writes to the store, %d acknowledged as durable, %d file operations, %d requests and %d flushes in %.1f s",
+				seed, r.writes(), r.acknowledged(len(r.log)), len(r.Ops), len(r.log)-r.start(), r.flushes(), time.Since(began).Seconds())
+			r.cutAndLook(t, images)
+			r.lie(t)
+		})
+	}
+}
+
+// recording is a workload with the log of the disk it ran on.
+type recording struct {
+	fs fileSystem
+	job
+	log []request
+}
+
+// record runs the workload on a new file system.
+func record(t *testing.T, f fileSystem, seed uint64) *recording {
+	t.Helper()
+	d := serveDisk(t, f.size)
+	backing, err := unix.Open(d.path, unix.O_RDWR|unix.O_CLOEXEC, 0) // not by package os, which would poll it
+	check(t, err)
+	dev, err := attach(backing)
+	unix.Close(backing)
+	check(t, err)
+	dir := t.TempDir()
+	err = f.make(dev)
+	if err == nil {
+		err = f.mount(t, dev, dir)
+	}
+	dev.Close()
+	check(t, err)
+
+	r := &recording{fs: f, job: job{
+		Dir: filepath.Join(dir, "store"), Seed: seed, Writes: writes, Killed: true, To: rounds / 2,
+		Journals: make([]journal, writers),
+	}}
+	work(t, &r.job, d.counter)
+	r.From, r.To, r.Killed = r.To, rounds, false
+	work(t, &r.job, d.counter)
+	unmount(t, dir)
+	r.log = d.requests()
+	return r
+}
+
+func (r *recording) start() int { return int(r.Start) }
+
+func (r *recording) writes() (n int) {
+	for _, j := range r.Journals {
+		n += len(j)
+	}
+	return n
+}
+
+// acknowledged is the number of writes that a cut must not lose.
+func (r *recording) acknowledged(cut int) (n int) {
+	for _, j := range r.Journals {
+		least, _ := j.bounds(uint64(cut))
+		n += least
+	}
+	return n
+}
+
+func (r *recording) flushes() (n int) {
+	for _, q := range r.log[r.start():] {
+		if q.flush() {
+			n++
+		}
+	}
+	return n
+}
+
+// cutAndLook lets the power fail n times.
+func (r *recording) cutAndLook(t *testing.T, n int) {
+	cuts := powerCuts(rand.New(rand.NewPCG(r.Seed, 0)), r.log, r.start(), len(r.log), n)
+	slices.SortStableFunc(cuts, func(a, b powerCut) int { return cmp.Compare(a.at, b.at) })
+	began, acknowledged := time.Now(), 0
+	disk := &replay{log: r.log, disk: make(content)}
+	for _, c := range cuts {
+		found := r.look(t, disk.cut(c), c.at)
+		if err := errors.Join(found.mount, found.wrong, found.impossible); err != nil {
+			t.Errorf("%s, %v, workload with seed %d: %v", r.fs.name, c, r.Seed, err)
+		}
+		acknowledged += r.acknowledged(c.at)
+	}
+	if !t.Failed() {
+		t.Logf("%d images, %d ms an image, 0 lost of %d acknowledged writes in them",
+			n, time.Since(began).Milliseconds()/int64(n), acknowledged)
+	}
+}
+
+// lie makes disks that claim to have flushed what they have not. That this is
+// noticed proves that loss would be.
+func (r *recording) lie(t *testing.T) {
+	disk := &replay{log: r.log, disk: make(content)}
+	length := len(r.log) - r.start()
+	for _, part := range []int{20, 60} {
+		at := r.start() + length*part/100
+		claimed := at + length*20/100
+		found := r.look(t, disk.cut(powerCut{at: at, mode: none}), claimed)
+		if found.mount != nil {
+			t.Errorf("cut %d: %v", at, found.mount)
+			continue
+		}
+		if found.wrong == nil || found.impossible == nil {
+			t.Errorf("%s: a disk that forgot the requests from %d to %d went unnoticed: by the comparison of values: %v, by that with the simulated disk: %v",
+				r.fs.name, at, claimed, found.wrong == nil, found.impossible == nil)
+		}
+	}
+}
+
+// finding is what is wrong with an image.
+type finding struct {
+	mount      error // it is not even a file system
+	wrong      error // the store has not what it must have
+	impossible error // the simulated disk can't do that
+}
+
+// look mounts what a power cut left on a disk and examines the store there.
+func (r *recording) look(t *testing.T, disk content, cut int) (found finding) {
+	t.Helper()
+	image := memoryFile(t, r.fs.size)
+	defer image.Close()
+	for n, b := range disk {
+		_, err := image.WriteAt(b, n*block)
+		check(t, err)
+	}
+	dev, err := attach(int(image.Fd()))
+	check(t, err)
+	dir := t.TempDir()
+	if found.mount = r.fs.mount(t, dev, dir); found.mount != nil {
+		return found
+	}
+	defer unmount(t, dir)
+	store := filepath.Join(dir, "store")
+	out, err := readOutcome(store)
+	if err != nil {
+		return finding{mount: err}
+	}
+	found.impossible = possible(r.Ops, out, uint64(cut), false)
+	found.wrong = verify(store, r.Journals, uint64(cut))
+	return found
+}
+
+func readOutcome(dir string) (outcome, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	out := make(outcome)
+	for _, e := range entries {
+		if out[e.Name()], err = os.ReadFile(filepath.Join(dir, e.Name())); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
