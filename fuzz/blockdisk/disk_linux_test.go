@@ -30,15 +30,6 @@ type disk struct {
 	log   []request
 }
 
-// request is a write, or a flush with neither data nor zeros.
-type request struct {
-	off   int64
-	data  []byte
-	zeros int // a write of so many zeros, without data
-}
-
-func (r request) flush() bool { return len(r.data)+r.zeros == 0 }
-
 const imageName = "disk.img"
 
 // serveDisk mounts a disk of that size, all zeros, until the end of the test.

@@ -8,6 +8,15 @@ import (
 
 const block = 4 << 10 // what a disk is taken to write in one piece
 
+// request is a write, or a flush with neither data nor zeros.
+type request struct {
+	off   int64
+	data  []byte
+	zeros int // a write of so many zeros, without data
+}
+
+func (r request) flush() bool { return len(r.data)+r.zeros == 0 }
+
 // mode is which of the blocks written since the last flush a power cut keeps.
 type mode int
 
@@ -53,8 +62,8 @@ func powerCuts(rng *rand.Rand, log []request, from, to, n int) []powerCut {
 	return list
 }
 
-// content is what lies on a disk: blocks that are not all zero, by number.
-// They are never changed, only replaced.
+// content is what lies on a disk: the blocks that are not all zero, by
+// number. They are never changed, only replaced.
 type content map[int64][]byte
 
 // piece is the part of a request that lies in one block.
@@ -83,7 +92,11 @@ func pieces(log []request) (list []piece) {
 }
 
 func (c content) write(p piece) {
-	if p.n == block && p.data != nil {
+	if p.n == block && p.data == nil {
+		delete(c, p.number)
+		return
+	}
+	if p.n == block {
 		c[p.number] = p.data
 		return
 	}

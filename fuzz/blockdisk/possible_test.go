@@ -80,6 +80,21 @@ func after(ops []*fileOp, cut uint64) *remains {
 	return left
 }
 
+// all reports whether everything pending has taken place.
+func (l *remains) all(out outcome) bool {
+	names := maps.Clone(l.names)
+	for _, o := range l.pending {
+		o.apply(names)
+	}
+	return maps.EqualFunc(names, out, func(file int, data []byte) bool {
+		whole := contents{durable: slices.Clone(l.files[file].durable)}
+		for _, w := range l.files[file].pending {
+			whole.add(w, true)
+		}
+		return bytes.Equal(whole.durable, data)
+	})
+}
+
 // target is what has to be synced for the operation to be durable.
 func (o *fileOp) target() int {
 	if o.Kind == opWrite || o.Kind == opSync {

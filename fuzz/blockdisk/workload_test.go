@@ -44,7 +44,7 @@ func (w *workload) round(n int) (*db.DB, error) {
 	for i := range w.journals {
 		all.Go(func() {
 			one := writer{
-				workload: w, n: i, store: store,
+				workload: w, n: i, round: n, store: store,
 				rng: rand.New(rand.NewPCG(w.seed, uint64(n)<<8|uint64(i))),
 			}
 			errs[i] = one.run()
@@ -71,6 +71,7 @@ func (w *workload) rounds(from, to int) error {
 type writer struct {
 	*workload
 	n     int
+	round int
 	store *db.DB
 	rng   *rand.Rand
 }
@@ -84,11 +85,15 @@ func (w *writer) run() error {
 	return nil
 }
 
-// write does one write. Some are acknowledged before they are durable, so that
-// more is pending when the power fails.
+// write does one write. Some are acknowledged before they are durable, in every
+// third round most, so that more is pending when the power fails.
 func (w *writer) write() error {
 	j := &w.journals[w.n]
-	one := write{Changes: w.changes(len(*j) + 1), Synced: w.rng.IntN(3) > 0, Begin: w.position()}
+	synced := w.rng.IntN(3) > 0
+	if w.round%3 == 1 {
+		synced = w.rng.IntN(24) == 0
+	}
+	one := write{Changes: w.changes(len(*j) + 1), Synced: synced, Begin: w.position()}
 	*j = append(*j, one)
 	if err := w.apply(one); err != nil {
 		return err
