@@ -78,7 +78,7 @@ func TestPowerCut(t *testing.T) {
 			began := time.Now()
 			r := record(t, f, seed)
 			t.Logf("seed %d: %d writes to the store, %d acknowledged as durable, %d file operations, %d requests and %d flushes in %.1f s",
-				seed, r.writes(), r.acknowledged(len(r.log)), len(r.Ops), len(r.log)-r.start(), r.flushes(), time.Since(began).Seconds())
+				seed, r.writes(), r.acknowledged(len(r.log)), len(r.Ops[storeDir])+len(r.Ops[churnDir]), len(r.log)-r.start(), r.flushes(), time.Since(began).Seconds())
 			r.cutAndLook(t, images)
 			r.lie(t)
 		})
@@ -110,7 +110,7 @@ func record(t *testing.T, f fileSystem, seed uint64) *recording {
 	check(t, err)
 
 	r := &recording{fs: f, job: job{
-		Dir: filepath.Join(dir, "store"), Seed: seed, Writes: writes, Killed: true, To: rounds / 2,
+		Dir: dir, Seed: seed, Writes: writes, Killed: true, To: rounds / 2,
 		Journals: make([]journal, writers),
 	}}
 	work(t, &r.job, d.counter)
@@ -218,14 +218,17 @@ func (r *recording) look(t *testing.T, disk content, cut int) (found finding) {
 		return found
 	}
 	defer unmount(t, dir)
-	store := filepath.Join(dir, "store")
-	out, err := readOutcome(store)
-	if err != nil {
-		return finding{mount: err}
+	for name, ops := range r.Ops {
+		out, err := readOutcome(filepath.Join(dir, name))
+		if err != nil {
+			return finding{mount: err}
+		}
+		if err := possible(ops, out, uint64(cut), false); err != nil {
+			found.impossible = fmt.Errorf("not possible on the simulated disk: %s: %w", name, err)
+		}
+		found.lossy = found.lossy || !after(ops, uint64(cut)).all(out)
 	}
-	found.impossible = possible(r.Ops, out, uint64(cut), false)
-	found.lossy = !after(r.Ops, uint64(cut)).all(out)
-	found.wrong = verify(store, r.Journals, uint64(cut))
+	found.wrong = verify(filepath.Join(dir, storeDir), r.Journals, uint64(cut))
 	return found
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/gob"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -67,16 +68,22 @@ func run(cmd *exec.Cmd, attr syscall.SysProcAttr) error {
 
 // job is what the workload processes do and have done.
 type job struct {
-	Dir    string // of the store
+	Dir    string // of the file system; what to use are directories in it
 	Seed   uint64
 	Killed bool // leave the store open at the end
 	Writes int  // of each writer in a round
 
 	From, To int // rounds
 	Start    uint64
-	Ops      []*fileOp
 	Journals []journal
+	Ops      map[string][]*fileOp // by directory
 }
+
+// Directories on the file system.
+const (
+	storeDir = "store"
+	churnDir = "churn"
+)
 
 // work does a job in a process of its own, which goes on with what the job has.
 func work(t *testing.T, j *job, position *os.File) {
@@ -101,28 +108,51 @@ func workloadProcess(path string) error {
 	if err != nil {
 		return err
 	}
-	dir, err := vfs.OpenDir(j.Dir, true)
+	store, err := j.recorder(storeDir, counter.Load)
+	if err != nil {
+		return err
+	}
+	files, err := j.recorder(churnDir, counter.Load)
 	if err != nil {
 		return err
 	}
 	if j.Start == 0 {
 		j.Start = counter.Load()
 	}
-	r := newRecorder(dir, counter.Load, j.Ops)
-	w := &workload{fs: r, position: counter.Load, seed: j.Seed, writes: j.Writes, journals: j.Journals}
-	last := j.To - 1
-	if !j.Killed {
-		last = j.To
-	}
-	err = w.rounds(j.From, last)
-	if err == nil && j.Killed {
-		_, err = w.round(last)
-	}
-	if err != nil {
+	if err := j.run(store, files); err != nil {
 		return err
 	}
-	j.Ops = r.freeze()
+	j.Ops = map[string][]*fileOp{storeDir: store.freeze(), churnDir: files.freeze()}
 	return j.save(path)
+}
+
+// recorder opens a directory.
+func (j *job) recorder(dir string, position func() uint64) (*recorder, error) {
+	d, err := vfs.OpenDir(filepath.Join(j.Dir, dir), true)
+	if err != nil {
+		return nil, err
+	}
+	return newRecorder(d, position, j.Ops[dir]), nil
+}
+
+// run does the rounds.
+func (j *job) run(store, files *recorder) error {
+	w := &workload{fs: store, position: store.position, seed: j.Seed, writes: j.Writes, journals: j.Journals}
+	c := &churn{fs: files, rng: rand.New(rand.NewPCG(j.Seed, uint64(j.From))), writeBack: writeBack, named: len(files.ops)}
+	w.beside = func() error { return errors.Join(c.step(), c.step(), c.step()) }
+	if !j.Killed {
+		return w.rounds(j.From, j.To)
+	}
+	if err := w.rounds(j.From, j.To-1); err != nil {
+		return err
+	}
+	_, err := w.round(j.To - 1)
+	return err
+}
+
+func writeBack(f vfs.File) {
+	unix.SyncFileRange(int(f.OS().Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
+	runtime.KeepAlive(f)
 }
 
 func (j *job) save(path string) error {

@@ -5,17 +5,28 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/crowfly/crowfly/segment/vfs"
 	"github.com/crowfly/crowfly/segment/vfs/simdisk"
 )
 
-// simulate runs the workload with one writer on the simulated disk and calls
-// cut after every file operation, with what was recorded and the position.
-func simulate(t *testing.T, seed uint64, cut func(d *simdisk.Disk, ops []*fileOp, at uint64)) {
+// simulate runs the workload with one writer, or with churn set that, on the
+// simulated disk and calls cut after every file operation, with what was
+// recorded and the position.
+func simulate(t *testing.T, seed uint64, churns bool, cut func(d *simdisk.Disk, ops []*fileOp, at uint64)) {
 	t.Helper()
 	disk := simdisk.New()
 	position := func() uint64 { return uint64(disk.Ops()) }
 	r := newRecorder(disk, position, nil)
 	r.after = func() { cut(disk, r.ops, position()) }
+	if churns {
+		c := &churn{fs: r, rng: rand.New(rand.NewPCG(seed, 0)), writeBack: func(vfs.File) {}}
+		for range 200 {
+			if err := c.step(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return
+	}
 	w := &workload{fs: r, position: position, seed: seed, writes: 12, journals: make([]journal, 1)}
 	if err := w.rounds(0, 3); err != nil {
 		t.Fatal(err)
@@ -42,7 +53,7 @@ func TestPossibleAllowsSimulator(t *testing.T) {
 	const seeds, crashes = 4, 4
 	images := 0
 	for seed := range uint64(seeds) {
-		simulate(t, seed, func(d *simdisk.Disk, ops []*fileOp, at uint64) {
+		simulate(t, seed, seed%2 == 1, func(d *simdisk.Disk, ops []*fileOp, at uint64) {
 			for i := range uint64(crashes) {
 				rng := rand.New(rand.NewPCG(seed, at<<8|i))
 				if err := possible(ops, outcomeOf(t, d.Crash(rng)), at, true); err != nil {
@@ -73,7 +84,7 @@ func TestPossibleRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			tried := 0
-			simulate(t, 1, func(d *simdisk.Disk, ops []*fileOp, at uint64) {
+			simulate(t, 1, false, func(d *simdisk.Disk, ops []*fileOp, at uint64) {
 				rng := rand.New(rand.NewPCG(at, 0))
 				out := outcomeOf(t, d.Crash(rng))
 				if !spoil(rng, after(ops, at), out) {

@@ -29,6 +29,7 @@ type workload struct {
 	seed     uint64
 	writes   int // of each writer in a round
 	journals []journal
+	beside   func() error // called by the first writer after every write; may be nil
 }
 
 // round opens the store and lets all writers write at once.
@@ -99,6 +100,9 @@ func (w *writer) write() error {
 		return err
 	}
 	(*j)[len(*j)-1].Acked = w.position()
+	if w.n == 0 && w.beside != nil {
+		return w.beside()
+	}
 	return nil
 }
 
