@@ -13,14 +13,14 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
 	writers = 4
 	writes  = 60 // of a writer in a round
 	rounds  = 6  // half of them by a process that is killed then
+
+	replayEnv = "CROWFLY_REPLAY"
 )
 
 // skip is for a machine that can't run a test. Where all have to run it fails.
@@ -71,94 +71,38 @@ func setting(t *testing.T, name string, otherwise int) int {
 // the method.
 func TestPowerCut(t *testing.T) {
 	images := setting(t, "CROWFLY_IMAGES", 20)
+	if path := os.Getenv(replayEnv); path != "" {
+		r := new(recording)
+		check(t, load(path, r))
+		r.cutAndLook(t, images)
+		return
+	}
 	seed := uint64(setting(t, "CROWFLY_SEED", int(time.Now().UnixNano()%1_000_000)))
 	for _, f := range fileSystems {
 		t.Run(f.name, func(t *testing.T) {
 			need(t, f)
 			began := time.Now()
 			r := record(t, f, seed)
+			defer r.keep(t)
 			t.Logf("seed %d: %d writes to the store, %d acknowledged as durable, %d file operations, %d requests and %d flushes in %.1f s",
-				seed, r.writes(), r.acknowledged(len(r.log)), len(r.Ops[storeDir])+len(r.Ops[churnDir]), len(r.log)-r.start(), r.flushes(), time.Since(began).Seconds())
+				seed, r.writes(), r.acknowledged(len(r.Log)), len(r.Job.Ops[storeDir])+len(r.Job.Ops[churnDir]), len(r.Log)-r.start(), r.flushes(), time.Since(began).Seconds())
 			r.cutAndLook(t, images)
 			r.lie(t)
 		})
 	}
 }
 
-// recording is a workload with the log of the disk it ran on.
-type recording struct {
-	fs fileSystem
-	job
-	log []request
-}
-
-// record runs the workload on a new file system.
-func record(t *testing.T, f fileSystem, seed uint64) *recording {
-	t.Helper()
-	d := serveDisk(t, f.size)
-	backing, err := unix.Open(d.path, unix.O_RDWR|unix.O_CLOEXEC, 0) // not by package os, which would poll it
-	check(t, err)
-	dev, err := attach(backing)
-	unix.Close(backing)
-	check(t, err)
-	dir := t.TempDir()
-	err = f.make(dev)
-	if err == nil {
-		err = f.mount(t, dev, dir)
-	}
-	dev.Close()
-	check(t, err)
-
-	r := &recording{fs: f, job: job{
-		Dir: dir, Seed: seed, Writes: writes, Killed: true, To: rounds / 2,
-		Journals: make([]journal, writers),
-	}}
-	work(t, &r.job, d.counter)
-	r.From, r.To, r.Killed = r.To, rounds, false
-	work(t, &r.job, d.counter)
-	unmount(t, dir)
-	r.log = d.requests()
-	return r
-}
-
-func (r *recording) start() int { return int(r.Start) }
-
-func (r *recording) writes() (n int) {
-	for _, j := range r.Journals {
-		n += len(j)
-	}
-	return n
-}
-
-// acknowledged is the number of writes that a cut must not lose.
-func (r *recording) acknowledged(cut int) (n int) {
-	for _, j := range r.Journals {
-		least, _ := j.bounds(uint64(cut))
-		n += least
-	}
-	return n
-}
-
-func (r *recording) flushes() (n int) {
-	for _, q := range r.log[r.start():] {
-		if q.flush() {
-			n++
-		}
-	}
-	return n
-}
-
 // cutAndLook lets the power fail n times.
 func (r *recording) cutAndLook(t *testing.T, n int) {
-	cuts := powerCuts(rand.New(rand.NewPCG(r.Seed, 0)), r.log, r.start(), len(r.log), n)
+	cuts := powerCuts(rand.New(rand.NewPCG(r.Job.Seed, 0)), r.Log, r.start(), len(r.Log), n)
 	slices.SortStableFunc(cuts, func(a, b powerCut) int { return cmp.Compare(a.at, b.at) })
 	const enough = 3 // failures are many of a kind
 	began, acknowledged, lossy, failures := time.Now(), 0, 0, 0
-	disk := &replay{log: r.log, disk: make(content)}
+	disk := &replay{log: r.Log, disk: make(content)}
 	for _, c := range cuts {
 		found := r.look(t, disk.cut(c), c.at)
 		if err := errors.Join(found.mount, found.wrong, found.impossible); err != nil {
-			t.Errorf("%s, %v, workload with seed %d: %v", r.fs.name, c, r.Seed, err)
+			t.Errorf("%s, %v, workload with seed %d: %v", r.FS, c, r.Job.Seed, err)
 			if failures++; failures == enough {
 				break
 			}
@@ -177,8 +121,8 @@ func (r *recording) cutAndLook(t *testing.T, n int) {
 // lie makes disks that claim to have flushed what they have not. That this is
 // noticed proves that loss would be.
 func (r *recording) lie(t *testing.T) {
-	disk := &replay{log: r.log, disk: make(content)}
-	length := len(r.log) - r.start()
+	disk := &replay{log: r.Log, disk: make(content)}
+	length := len(r.Log) - r.start()
 	for _, part := range []int{20, 60} {
 		at := r.start() + length*part/100
 		claimed := at + length*20/100
@@ -189,9 +133,14 @@ func (r *recording) lie(t *testing.T) {
 		}
 		if found.wrong == nil || found.impossible == nil {
 			t.Errorf("%s: a disk that forgot the requests from %d to %d went unnoticed: by the comparison of values: %v, by that with the simulated disk: %v",
-				r.fs.name, at, claimed, found.wrong == nil, found.impossible == nil)
+				r.FS, at, claimed, found.wrong == nil, found.impossible == nil)
 		}
 	}
+}
+
+func (r *recording) fileSystem() *fileSystem {
+	i := slices.IndexFunc(fileSystems, func(f fileSystem) bool { return f.name == r.FS })
+	return &fileSystems[i]
 }
 
 // finding is what is wrong with an image.
@@ -205,7 +154,8 @@ type finding struct {
 // look mounts what a power cut left on a disk and examines the store there.
 func (r *recording) look(t *testing.T, disk content, cut int) (found finding) {
 	t.Helper()
-	image := memoryFile(t, r.fs.size)
+	f := r.fileSystem()
+	image := memoryFile(t, f.size)
 	defer image.Close()
 	for n, b := range disk {
 		_, err := image.WriteAt(b, n*block)
@@ -214,11 +164,11 @@ func (r *recording) look(t *testing.T, disk content, cut int) (found finding) {
 	dev, err := attach(int(image.Fd()))
 	check(t, err)
 	dir := t.TempDir()
-	if found.mount = r.fs.mount(t, dev, dir); found.mount != nil {
+	if found.mount = f.mount(t, dev, dir); found.mount != nil {
 		return found
 	}
 	defer unmount(t, dir)
-	for name, ops := range r.Ops {
+	for name, ops := range r.Job.Ops {
 		out, err := readOutcome(filepath.Join(dir, name))
 		if err != nil {
 			return finding{mount: err}
@@ -228,7 +178,7 @@ func (r *recording) look(t *testing.T, disk content, cut int) (found finding) {
 		}
 		found.lossy = found.lossy || !after(ops, uint64(cut)).all(out)
 	}
-	found.wrong = verify(filepath.Join(dir, storeDir), r.Journals, uint64(cut))
+	found.wrong = verify(filepath.Join(dir, storeDir), r.Job.Journals, uint64(cut))
 	return found
 }
 

@@ -144,9 +144,9 @@ func (i *image) Write(_ context.Context, _ fs.FileHandle, data []byte, off int64
 		return 0, syscall.ENOSPC
 	}
 	copy(d.bytes[off:], data)
-	r := request{off: off, data: slices.Clone(data)}
+	r := request{Off: off, Data: slices.Clone(data)}
 	if isZero(data) {
-		r = request{off: off, zeros: len(data)}
+		r = request{Off: off, Zeros: len(data)}
 	}
 	d.add(r)
 	return uint32(len(data)), fs.OK

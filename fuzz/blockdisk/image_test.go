@@ -10,12 +10,12 @@ const block = 4 << 10 // what a disk is taken to write in one piece
 
 // request is a write, or a flush with neither data nor zeros.
 type request struct {
-	off   int64
-	data  []byte
-	zeros int // a write of so many zeros, without data
+	Off   int64
+	Data  []byte
+	Zeros int // a write of so many zeros, without data
 }
 
-func (r request) flush() bool { return len(r.data)+r.zeros == 0 }
+func (r request) flush() bool { return len(r.Data)+r.Zeros == 0 }
 
 // mode is which of the blocks written since the last flush a power cut keeps.
 type mode int
@@ -76,13 +76,13 @@ type piece struct {
 
 func pieces(log []request) (list []piece) {
 	for _, r := range log {
-		n := len(r.data) + r.zeros
+		n := len(r.Data) + r.Zeros
 		for done := 0; done < n; {
-			off := r.off + int64(done)
+			off := r.Off + int64(done)
 			p := piece{number: off / block, from: int(off % block)}
 			p.n = min(block-p.from, n-done)
-			if r.data != nil {
-				p.data = r.data[done : done+p.n]
+			if r.Data != nil {
+				p.data = r.Data[done : done+p.n]
 			}
 			done += p.n
 			list = append(list, p)

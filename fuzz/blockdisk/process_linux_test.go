@@ -42,11 +42,17 @@ func TestMain(m *testing.M) {
 
 // inOwnNamespace runs this program again.
 func inOwnNamespace() int {
+	temp, err := os.MkdirTemp("", "crowfly-blockdisk-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(temp)
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
-	cmd.Env = append(os.Environ(), partEnv+"=test")
+	cmd.Env = append(os.Environ(), partEnv+"=test", "TMPDIR="+temp)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	err := run(cmd, syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS})
+	err = run(cmd, syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS})
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return max(exit.ExitCode(), 1)
 	}
@@ -89,19 +95,19 @@ const (
 func work(t *testing.T, j *job, position *os.File) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "job")
-	check(t, j.save(path))
+	check(t, save(path, j))
 	cmd := exec.Command("/proc/self/exe", path)
 	cmd.Env = append(os.Environ(), partEnv+"=workload")
 	cmd.Stderr = os.Stderr
 	cmd.ExtraFiles = []*os.File{position}
 	check(t, run(cmd, syscall.SysProcAttr{}))
 	*j = job{}
-	check(t, j.load(path))
+	check(t, load(path, j))
 }
 
 func workloadProcess(path string) error {
 	var j job
-	if err := j.load(path); err != nil {
+	if err := load(path, &j); err != nil {
 		return err
 	}
 	counter, err := mapCounter(os.NewFile(3, "position"))
@@ -123,7 +129,7 @@ func workloadProcess(path string) error {
 		return err
 	}
 	j.Ops = map[string][]*fileOp{storeDir: store.freeze(), churnDir: files.freeze()}
-	return j.save(path)
+	return save(path, j)
 }
 
 // recorder opens a directory.
@@ -155,19 +161,19 @@ func writeBack(f vfs.File) {
 	runtime.KeepAlive(f)
 }
 
-func (j *job) save(path string) error {
+func save(path string, v any) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
-	return errors.Join(gob.NewEncoder(f).Encode(j), f.Close())
+	return errors.Join(gob.NewEncoder(f).Encode(v), f.Close())
 }
 
-func (j *job) load(path string) error {
+func load(path string, v any) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	return gob.NewDecoder(f).Decode(j)
+	return gob.NewDecoder(f).Decode(v)
 }
