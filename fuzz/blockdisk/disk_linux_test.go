@@ -30,7 +30,10 @@ type disk struct {
 	log   []request
 }
 
-const imageName = "disk.img"
+const (
+	diskName  = "crowfly-blockdisk" // among the mounts
+	imageName = "disk.img"
+)
 
 // serveDisk mounts a disk of that size, all zeros, until the end of the test.
 func serveDisk(t *testing.T, size int64) *disk {
@@ -44,7 +47,7 @@ func serveDisk(t *testing.T, size int64) *disk {
 
 	dir := t.TempDir()
 	server, err := fs.Mount(dir, &root{disk: d}, &fs.Options{MountOptions: fuse.MountOptions{
-		FsName: "crowfly-blockdisk", MaxWrite: 1 << 20, DirectMountStrict: true,
+		FsName: diskName, MaxWrite: 1 << 20, DirectMountStrict: true,
 	}})
 	check(t, err)
 	t.Cleanup(func() {

@@ -1,27 +1,31 @@
 package blockdisk
 
 import (
+	"bytes"
 	"encoding/gob"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/crowfly/crowfly/segment/vfs"
 )
 
-// The test program is three processes. The first starts the second in mount
+// The test program is four processes. The first starts the second in mount
 // points of its own, so that whatever happens no mount and no loop device
-// outlives the test. The second serves the disk and does everything else but
-// the workload, which is the third: a page of the disk that one process maps
-// and serves too would make it wait for itself.
+// outlives the test. The second only holds them, see hold. The third serves the
+// disk and does everything else but the workload, which is the fourth: a page of
+// the disk that one process maps and serves too would make it wait for itself.
 const partEnv = "CROWFLY_BLOCKDISK_PART"
 
 func TestMain(m *testing.M) {
@@ -32,6 +36,8 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		os.Exit(0)
+	case "hold":
+		os.Exit(hold())
 	case "":
 		if os.Geteuid() == 0 {
 			os.Exit(inOwnNamespace())
@@ -48,26 +54,89 @@ func inOwnNamespace() int {
 		return 1
 	}
 	defer os.RemoveAll(temp)
+	cmd := again("hold", "TMPDIR="+temp)
+	return exitCode(run(cmd, syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM}))
+}
+
+// hold runs this program again and lives longer. Were the server of the disk the
+// last in these mount points, its end would have to unmount what is on the disk,
+// and that would wait for the server.
+func hold() int {
+	parentGone := make(chan os.Signal, 1)
+	signal.Notify(parentGone, syscall.SIGTERM)
+	cmd := again("test")
+	ended := make(chan error, 1)
+	started := make(chan struct{})
+	go func() {
+		runtime.LockOSThread() // the death of the parent that counts is that of its thread
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		err := cmd.Start()
+		close(started)
+		if err == nil {
+			err = cmd.Wait()
+		}
+		ended <- err
+	}()
+	<-started
+	for {
+		select {
+		case err := <-ended:
+			return exitCode(err)
+		case <-parentGone:
+			cmd.Process.Kill()
+		case <-time.After(200 * time.Millisecond):
+			if halfDead(cmd.Process) {
+				abortDisks()
+			}
+		}
+	}
+}
+
+// halfDead reports whether a process was killed but threads of it are left,
+// because they wait for the disk.
+func halfDead(p *os.Process) bool {
+	if p == nil {
+		return false
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid))
+	_, state, _ := bytes.Cut(stat, []byte(") "))
+	return err == nil && bytes.HasPrefix(state, []byte("Z"))
+}
+
+// abortDisks makes all requests to the disks in these mount points fail.
+func abortDisks() {
+	mounts, _ := os.ReadFile("/proc/self/mounts")
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); f[0] == diskName {
+			unix.Unmount(f[1], unix.MNT_FORCE) // aborts, even if it can't unmount
+		}
+	}
+}
+
+// again is this program as another part.
+func again(part string, env ...string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
-	cmd.Env = append(os.Environ(), partEnv+"=test", "TMPDIR="+temp)
+	cmd.Env = append(append(os.Environ(), partEnv+"="+part), env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	err = run(cmd, syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS})
+	return cmd
+}
+
+func exitCode(err error) int {
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return max(exit.ExitCode(), 1)
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "mount points of its own:", err)
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return 0
 }
 
-// run runs a process that dies with this one.
+// run runs a process that is told when this one dies.
 func run(cmd *exec.Cmd, attr syscall.SysProcAttr) error {
 	runtime.LockOSThread() // the death that counts is that of the thread
 	defer runtime.UnlockOSThread()
-	attr.Pdeathsig = syscall.SIGKILL
 	cmd.SysProcAttr = &attr
 	return cmd.Run()
 }
@@ -100,7 +169,7 @@ func work(t *testing.T, j *job, position *os.File) {
 	cmd.Env = append(os.Environ(), partEnv+"=workload")
 	cmd.Stderr = os.Stderr
 	cmd.ExtraFiles = []*os.File{position}
-	check(t, run(cmd, syscall.SysProcAttr{}))
+	check(t, run(cmd, syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}))
 	*j = job{}
 	check(t, load(path, j))
 }
