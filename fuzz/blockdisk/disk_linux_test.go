@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -50,6 +51,7 @@ func serveDisk(t *testing.T, size int64) *disk {
 		FsName: diskName, MaxWrite: 1 << 20, DirectMountStrict: true,
 	}})
 	check(t, err)
+	check(t, closeOnExec("/dev/fuse"))
 	t.Cleanup(func() {
 		unmount(t, dir)
 		server.Wait()
@@ -57,6 +59,26 @@ func serveDisk(t *testing.T, size int64) *disk {
 	})
 	d.path = dir + "/" + imageName
 	return d
+}
+
+// closeOnExec keeps an open file from the processes that are started. As long as
+// one of them has it, requests to a server that has died wait for ever.
+func closeOnExec(path string) error {
+	const dir = "/proc/self/fd"
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if target, _ := os.Readlink(dir + "/" + e.Name()); target == path {
+			fd, err := strconv.Atoi(e.Name())
+			if err != nil {
+				return err
+			}
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
 }
 
 // mapCounter maps the counter that a file holds.
