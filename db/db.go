@@ -128,6 +128,7 @@ func (db *DB) finish() error {
 	if err := db.syncActive(); err != nil {
 		return err
 	}
+	w.Trim() // makes room for the manifest on a full disk
 	if err := db.editManifest(db.sealActive); err != nil {
 		return err
 	}

@@ -330,12 +330,13 @@ func (db *DB) copyTail(seg *segment.Segment, tail segment.Tail) (*entry, error) 
 
 func (db *DB) noteSeq(seq uint64) { db.writer.seq = max(db.writer.seq, seq) }
 
-// removeStrays removes temporary files and segments that are not in the
-// manifest. Nobody can need them, so a failure does not matter.
+// removeStrays removes temporary files, segments that are not in the manifest,
+// and manifests before the last two. Nobody can need them, so a failure does not matter.
 func (db *DB) removeStrays(m *manifest, names []string) {
 	for _, name := range names {
 		id, isSegment := segment.ParseFileName(name)
-		if segment.IsTempName(name) || isSegment && m.entry(id) == nil {
+		gen, isManifest := segment.ParseManifestName(name)
+		if segment.IsTempName(name) || isSegment && m.entry(id) == nil || isManifest && gen+1 < m.generation {
 			db.fs.Remove(name)
 		}
 	}
