@@ -43,6 +43,9 @@
 //	beside_linux_test.go   followers beside a writer, killed ones too
 //	durable_linux_test.go  followers show what is synced and nothing else
 //
+// blockdisk is a module of its own: power cuts under ext4, xfs and btrfs, which
+// also show that the simulated disk allows everything that happens there.
+//
 // Environment variables widen the tests:
 //
 //	CROWFLY_POINTS=n        check n points in TestCrash instead of the default;
