@@ -56,14 +56,18 @@ func (db *DB) commit(c *commit, mode SyncMode) error {
 		return c.err
 	}
 	db.lead()
-	db.foldOnce()
 	return c.err
 }
 
+// lead commits a group. Before the first write of a run the small segments of
+// earlier ones are merged.
 func (db *DB) lead() {
 	group := db.queue.take()
 	defer db.queue.handOver(group)
-	db.commitGroup(group)
+	if db.commitGroup(group) == errFoldFirst {
+		db.fold()
+		db.commitGroup(group)
+	}
 }
 
 // prepare refuses what can't be stored.
@@ -129,7 +133,7 @@ func (q *commitQueue) handOver(group []*commit) {
 // commitGroup commits a group, in as many parts as it takes segments. If one
 // part fails so does all that is not published yet, for it was judged by what
 // that part would have done.
-func (db *DB) commitGroup(group []*commit) {
+func (db *DB) commitGroup(group []*commit) (err error) {
 	db.write.Lock()
 	defer db.write.Unlock()
 	finished := false
@@ -139,14 +143,18 @@ func (db *DB) commitGroup(group []*commit) {
 			fail(group, errAborted)
 		}
 	}()
-	db.commitLocked(group)
+	err = db.commitLocked(group)
 	finished = true
+	return err
 }
 
 // commitLocked gives the deletes of a group that the disk has no room for
 // another chance, without the puts.
-func (db *DB) commitLocked(group []*commit) {
+func (db *DB) commitLocked(group []*commit) error {
 	err := db.commitOnce(group)
+	if err == errFoldFirst {
+		return err
+	}
 	if isNoSpace(err) && slices.ContainsFunc(group, (*commit).puts) {
 		fail(slices.DeleteFunc(slices.Clone(group), (*commit).deletes), err)
 		group = slices.DeleteFunc(slices.Clone(group), (*commit).settled)
@@ -155,6 +163,7 @@ func (db *DB) commitLocked(group []*commit) {
 	if err != nil {
 		fail(group, err)
 	}
+	return nil
 }
 
 // commitOnce returns why what is not published of a group can't be.
@@ -166,6 +175,9 @@ func (db *DB) commitOnce(group []*commit) error {
 	writing := db.judge(group)
 	if len(writing) == 0 {
 		return db.settle(sync)
+	}
+	if !db.compactor.folded.Swap(true) {
+		return errFoldFirst
 	}
 	defer db.scheduleTimers()
 	for len(writing) > 0 {
@@ -447,7 +459,7 @@ func (db *DB) Sync() error {
 	db.write.Lock()
 	defer db.write.Unlock()
 	if err := db.writable(); err != nil {
-		return err
+		return writeError(err)
 	}
 	defer db.scheduleTimers()
 	return writeError(db.syncActive())

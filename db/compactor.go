@@ -18,17 +18,18 @@ import (
 // may have a turn.
 type compactor struct {
 	scheduled atomic.Bool // the timer is set
+	folded    atomic.Bool // the small segments of earlier runs were merged
 
 	mu       sync.Mutex // held for a step
 	running  *compaction
 	closed   bool
-	folded   bool // the small segments of earlier runs were merged
 	paused   int
 	failures int                  // in a row
 	suspect  map[segment.ID]error // damaged: they stay as they are
 
-	shown sync.Mutex // guards stats, apart from mu, which a step may hold for long
+	brief sync.Mutex // guards what follows, apart from mu, which a step may hold for long
 	stats CompactionStats
+	stop  func() bool // stops the timer
 }
 
 const (
@@ -63,8 +64,11 @@ type CompactProgress struct {
 
 // scheduleCompaction sets the timer, unless it is set.
 func (db *DB) scheduleCompaction(after time.Duration) {
-	if db.compactor.scheduled.CompareAndSwap(false, true) {
-		db.fs.AfterFunc(after, db.compactTimer)
+	c := &db.compactor
+	if c.scheduled.CompareAndSwap(false, true) {
+		c.brief.Lock()
+		defer c.brief.Unlock()
+		c.stop = db.fs.AfterFunc(after, db.compactTimer)
 	}
 }
 
@@ -123,8 +127,8 @@ func (db *DB) goOn(bytes int64) error {
 
 // count adds a compaction that has come to its end to the figures.
 func (c *compactor) count() {
-	c.shown.Lock()
-	defer c.shown.Unlock()
+	c.brief.Lock()
+	defer c.brief.Unlock()
 	c.stats.Compactions++
 	c.stats.BytesRead += c.running.read
 	c.stats.BytesWritten += c.running.written
@@ -143,9 +147,9 @@ func (c *compactor) blame(err error) {
 				c.suspect = make(map[segment.ID]error)
 			}
 			c.suspect[in.ID()] = err
-			c.shown.Lock()
+			c.brief.Lock()
 			c.stats.Suspect = append(slices.Clone(c.stats.Suspect), in.ID())
-			c.shown.Unlock()
+			c.brief.Unlock()
 		}
 	}
 }
@@ -156,25 +160,27 @@ func (db *DB) stopCompactor() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
+	c.brief.Lock()
+	defer c.brief.Unlock()
+	if c.stop != nil {
+		c.stop()
+	}
 	if c.running != nil {
 		c.running.discard()
 		c.running = nil
 	}
 }
 
-// foldOnce merges small segments of earlier runs after the first write of this
-// one. It is a convenience, so an error only means that the inputs stay.
-func (db *DB) foldOnce() {
+// fold merges small segments of earlier runs. It is a convenience, so an error
+// only means that the inputs stay.
+func (db *DB) fold() {
 	c := &db.compactor
-	if !c.mu.TryLock() {
-		return // a later write will
-	}
+	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.folded || c.closed || c.running != nil {
+	if c.closed || c.running != nil {
 		return
 	}
-	c.folded = true
-	if inputs := db.pickFold(); len(inputs) >= foldMinimum {
+	if inputs := db.pickFold(); inputs != nil {
 		db.newCompaction(inputs).run()
 	}
 }
@@ -272,8 +278,8 @@ func (db *DB) compactionStats() CompactionStats {
 		return CompactionStats{}
 	}
 	space := db.measure()
-	db.compactor.shown.Lock()
-	defer db.compactor.shown.Unlock()
+	db.compactor.brief.Lock()
+	defer db.compactor.brief.Unlock()
 	s := db.compactor.stats
 	s.Backlog = max(0, space.excess(db.opts.SpaceTarget))
 	s.StuckTombstones = space.stuck

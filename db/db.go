@@ -55,9 +55,18 @@ type counters struct{ commits, records, syncs atomic.Uint64 }
 //
 // It fails with ErrLocked if another writer has the store open, with a
 // *CorruptError if durable bytes are damaged, with ErrNewer if the store needs
-// a newer version. In all these cases nothing on disk has been changed.
+// a newer version. In all these cases nothing on disk has been changed. It
+// fails with ErrNoSpace if there is no room for what has to be recovered.
 func Open(dir string, o *Options) (*DB, error) {
 	opts := o.withDefaults()
+	db, err := openStore(dir, opts)
+	if err != nil && !opts.ReadOnly {
+		err = writeError(err)
+	}
+	return db, err
+}
+
+func openStore(dir string, opts Options) (*DB, error) {
 	fsys := opts.FS
 	if fsys == nil {
 		d, err := vfs.OpenDir(dir, !opts.ReadOnly)
@@ -103,7 +112,8 @@ func (db *DB) Close() error {
 	if db.state.Load() == nil {
 		return nil
 	}
-	err := db.finish()
+	err := writeError(db.finish())
+	db.manifests.unprepare() // unless the last edit has used it
 	db.changeState(func(*state) *state { return nil })
 	return errors.Join(err, db.unlock(), db.handles.stillOpen())
 }
@@ -119,8 +129,9 @@ func (db *DB) finish() error {
 	if err := db.syncActive(); err != nil {
 		return err
 	}
+	w.Trim() // makes room for the manifest on a full disk
 	if err := db.editManifest(db.sealActive); err != nil {
-		return writeError(err)
+		return err
 	}
 	db.afterSeal(w)
 	return nil

@@ -38,11 +38,12 @@
 //
 // # Files
 //
-//	LOCK                      held by the writer, never removed
+//	LOCK                      held by the writer like the directory, never removed
 //	MANIFEST-<generation>     the list of segments, see manifest.go
 //	<id>.seg                  see package segment
 //	<id>.blob                 one large value, see blobs.go
 //	tmp-*                     leftovers, removed by Open
+//	trash/                    what Repair took out of the store, never read
 //
 // The manifest decides which segments exist. A segment is active, that is
 // being written by the present run, or sealed. No run appends to a file of an
@@ -55,5 +56,6 @@
 // commit.go is the write path, reserve.go what it does for a full disk,
 // read.go the read path, recover.go what Open
 // does, compact.go how records move, follow.go how a read-only store keeps up
-// with a writer in another process.
+// with a writer in another process, inspect.go how a damaged store is read,
+// and repair.go how it becomes a whole one.
 package db

@@ -36,6 +36,9 @@ var (
 // errAborted stops writing after a panic while a group was committed.
 var errAborted = errors.New("a commit was cut off by a panic")
 
+// errFoldFirst says that a group has to wait for fold. Nothing was done.
+var errFoldFirst = errors.New("segments are to be merged first")
+
 // errParts is about a blobref with several extents, which are for uploads in
 // parts.
 var errParts = errors.New("value in several blobs: not supported by this version")
@@ -62,9 +65,9 @@ func withKey(op string, key []byte, err error) error {
 	return fmt.Errorf("%s %q: %w", op, key, err)
 }
 
-// writeError gives a full disk its own name.
+// writeError gives a full disk its own name, once.
 func writeError(err error) error {
-	if isNoSpace(err) {
+	if isNoSpace(err) && !errors.Is(err, ErrNoSpace) {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
 	return err

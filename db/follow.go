@@ -246,6 +246,9 @@ func (n *news) durableEnd(seg *segment.Segment, e *entry, from int64) (int64, er
 	if err != nil {
 		return 0, err
 	}
+	if tail.Newer != nil {
+		return 0, newerRecord(seg, tail)
+	}
 	proven := max(tail.Proven, e.length)
 	if tail.Valid < proven {
 		return 0, unverified(seg, tail.Valid, proven)

@@ -7,7 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
+	"time"
 )
 
 // skip says why a test can't run here. Where nothing may be skipped it fails.
@@ -19,30 +22,46 @@ func skip(t *testing.T, reason string) {
 	t.Skip(reason)
 }
 
-// mountExt4 mounts a small file system of its own.
-func mountExt4(t *testing.T, size int64) string {
+// smallDisks are file systems, each on a disk of its own, that fill up soon.
+var smallDisks = []struct {
+	name string
+	size int64
+	mkfs []string
+}{
+	{"ext4", 64 << 20, []string{"mkfs.ext4", "-q", "-F"}},
+	{"btrfs", 128 << 20, []string{"mkfs.btrfs", "-q", "-f"}},
+	{"xfs", 320 << 20, []string{"mkfs.xfs", "-q", "-f"}},
+	{"tmpfs", 64 << 20, nil},
+}
+
+// mountDisk mounts a new file system, which is tmpfs without mkfs.
+func mountDisk(t *testing.T, size int64, mkfs []string) string {
 	t.Helper()
 	if os.Getuid() != 0 {
 		skip(t, "mounting needs root")
 	}
 	dir := t.TempDir()
 	image, mount := filepath.Join(dir, "image"), filepath.Join(dir, "mount")
-	if err := os.WriteFile(image, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(image, size); err != nil {
-		t.Fatal(err)
-	}
 	if err := os.Mkdir(mount, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{
-		{"mkfs.ext4", "-q", "-F", image},
-		{"mount", "-o", "loop", image, mount},
-	} {
-		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+	run := func(args ...string) string {
+		out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+		if err != nil {
 			skip(t, fmt.Sprintf("%v: %v: %s", args, err, out))
 		}
+		return strings.TrimSpace(string(out))
+	}
+	if mkfs == nil {
+		run("mount", "-t", "tmpfs", "-o", fmt.Sprintf("size=%d", size), "tmpfs", mount)
+	} else {
+		if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, size)); err != nil {
+			t.Fatal(err)
+		}
+		run(append(mkfs, image)...)
+		device := run("losetup", "--find", "--show", image)
+		t.Cleanup(func() { exec.Command("losetup", "--detach", device).Run() })
+		run("mount", device, mount)
 	}
 	t.Cleanup(func() {
 		if out, err := exec.Command("umount", "--lazy", mount).CombinedOutput(); err != nil {
@@ -52,69 +71,219 @@ func mountExt4(t *testing.T, size int64) string {
 	return mount
 }
 
-// A disk that fills up makes writes fail with ErrNoSpace and nothing else:
-// reads go on, nothing acknowledged is lost, and when there is room again the
-// same store writes on.
+// fullValue is the value of key n on the full disk: most of the first thousands
+// and all later ones have 4 KiB.
+func fullValue(n int) []byte {
+	size := 4 << 10
+	if n%100 == 99 && n < 3000 {
+		size = 200 << 10
+	}
+	return bytes.Repeat(fmt.Appendf(nil, "%015d|", n), size/16)
+}
+
+func fullKey(n int) []byte { return fmt.Appendf(nil, "key %d", n) }
+
+const batchOnFullDisk, deletedOneByOne = 64, 500
+
+// fillUp puts values, a batch at a time and at last one by one, until the disk is
+// full, and returns how many. What an attempt in vain has set aside is room for
+// another, so it tries some more.
+func fillUp(db *DB) (n int, err error) {
+	for err == nil {
+		var b Batch
+		for i := range batchOnFullDisk {
+			b.Put(fullKey(n+i), fullValue(n+i), nil)
+		}
+		if err = db.Apply(&b, nil); err == nil {
+			n += batchOnFullDisk
+		}
+	}
+	for refused := 0; refused < 8 && errors.Is(err, ErrNoSpace); refused++ {
+		for err = nil; err == nil; n++ {
+			err = db.Put(fullKey(n), fullValue(n), nil)
+		}
+		n-- // that one is not there
+	}
+	if !errors.Is(err, ErrNoSpace) {
+		return n, err
+	}
+	return n, nil
+}
+
+// checkFull compares all keys, of which the first are deleted.
+func checkFull(db *DB, deleted, n int) error {
+	for i := range n {
+		got, err := db.Get(nil, fullKey(i))
+		if i < deleted && errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if i < deleted || err != nil || !bytes.Equal(got, fullValue(i)) {
+			return fmt.Errorf("key %d of %d, the first %d deleted: %d bytes, %v", i, n, deleted, len(got), err)
+		}
+	}
+	return nil
+}
+
+// refusedOnFullDisk makes sure that values of all sizes are refused, with no
+// other error. File systems find some room yet, so that takes a few attempts.
+func refusedOnFullDisk(db *DB) error {
+	key := []byte("more")
+	for _, size := range []int{8 << 10, 1 << 20, defaultBlobSize + 1, 4 << 10} {
+		var err error
+		for range 1000 {
+			if err = db.Put(key, make([]byte, size), nil); err != nil {
+				break
+			}
+		}
+		if !errors.Is(err, ErrNoSpace) {
+			return fmt.Errorf("put of %d bytes on a full disk: %v", size, err)
+		}
+	}
+	if err := db.Delete(key, nil); err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
+// fillDisk is the child that fills the disk, deletes keys one by one,
+// says how many there were and waits to be killed.
+func fillDisk(dir string) error {
+	db, err := Open(dir, nil)
+	if err != nil {
+		return err
+	}
+	n, err := fillUp(db)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(refusedOnFullDisk(db), checkFull(db, 0, n)); err != nil {
+		return err
+	}
+	for i := range deletedOneByOne {
+		if err := db.Delete(fullKey(i), nil); err != nil {
+			return fmt.Errorf("delete %d of %d: %w", i, n, err)
+		}
+	}
+	if err := checkFull(db, deletedOneByOne, n); err != nil {
+		return err
+	}
+	fmt.Println(n)
+	select {}
+}
+
+// A disk that fills up makes puts fail with ErrNoSpace and nothing else: reads
+// go on, deletes too, nothing acknowledged is lost, also if the process is
+// killed and the disk is still full at the next start, no file stays open, and
+// when there is room again the store writes on.
 func TestFullDisk(t *testing.T) {
-	dir := mountExt4(t, 64<<20)
-	ballast := filepath.Join(dir, "ballast")
+	for _, disk := range smallDisks {
+		t.Run(disk.name, func(t *testing.T) { testFullDisk(t, mountDisk(t, disk.size, disk.mkfs)) })
+	}
+}
+
+func testFullDisk(t *testing.T, mount string) {
+	ballast, store := filepath.Join(mount, "ballast"), filepath.Join(mount, "store")
 	if err := os.WriteFile(ballast, make([]byte, 16<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	store := filepath.Join(dir, "store")
-	db := open(t, store, nil)
-	value := bytes.Repeat([]byte("0123456789abcdef"), 16<<10)
-	n := 0
-	for ; ; n++ {
-		err := db.Put(fmt.Append(nil, n), value, nil)
-		if errors.Is(err, ErrNoSpace) {
-			t.Log(err)
-			break
-		}
-		if err != nil || n > 1000 {
-			t.Fatal(n, err)
-		}
-	}
-	if n < 50 {
+	n := killOnFullDisk(t, store)
+	if n < 4000 {
 		t.Fatalf("full after %d values", n)
 	}
-	for range 3 {
-		if err := db.Put([]byte("more"), value, nil); !errors.Is(err, ErrNoSpace) {
-			t.Fatal(err)
-		}
+	deleted := deleteAll(t, store, n)
+	waitClosed(t, store)
+	db := open(t, store, nil)
+	if keys := db.Stats().Keys; keys != n-deleted {
+		t.Errorf("%d keys after %d of %d were deleted", keys, deleted, n)
 	}
-	checkAll := func(db *DB) {
-		t.Helper()
-		for i := range n {
-			mustGet(t, db, fmt.Sprint(i), string(value))
-		}
+	if err := checkFull(db, deleted, n); err != nil {
+		t.Error(err)
 	}
-	checkAll(db)
-	if err := os.Remove(ballast); err != nil {
+	if err := os.RemoveAll(ballast); err != nil {
 		t.Fatal(err)
 	}
-	mustPut(t, db, "more", string(value))
-	checkAll(db)
+	mustPut(t, db, "more", string(fullValue(99)))
+	mustGet(t, db, "more", string(fullValue(99)))
+}
+
+// killOnFullDisk returns how many values a child has put before it was killed.
+func killOnFullDisk(t *testing.T, store string) (n int) {
+	child := fillCommand(store)
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = fmt.Fscan(out, &n)
+	child.Process.Kill()
+	child.Wait()
+	if err != nil {
+		t.Fatal("the child failed: ", err)
+	}
+	return n
+}
+
+// deleteAll opens the store on the disk that is still full, deletes all, or at
+// least as many as the reserve promises, and returns how many are gone.
+func deleteAll(t *testing.T, store string, n int) (deleted int) {
+	const atLeast = 10_000
+	db, err := Open(store, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := checkFull(db, deletedOneByOne, n); err != nil {
+		t.Fatal(err)
+	}
+	for deleted = deletedOneByOne; deleted < n; {
+		var b Batch
+		size := min(batchOnFullDisk, n-deleted)
+		for i := range size {
+			b.Delete(fullKey(deleted + i))
+		}
+		err := db.Apply(&b, nil)
+		if errors.Is(err, ErrNoSpace) && deleted >= atLeast {
+			break
+		}
+		if err != nil {
+			t.Fatalf("delete, %d of %d done: %v", deleted, n, err)
+		}
+		deleted += size
+	}
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	db = open(t, store, nil)
-	checkAll(db)
-	mustGet(t, db, "more", string(value))
+	return deleted
 }
 
-// grantAccess lets an unprivileged child run the test binary.
-func grantAccess(t *testing.T, binary string) {
-	for dir := filepath.Dir(binary); dir != "/"; dir = filepath.Dir(dir) {
-		info, err := os.Stat(dir)
-		if err != nil {
-			t.Fatal(err)
+// waitClosed waits until the process has no file of a directory open or mapped:
+// what is dropped the collector closes.
+func waitClosed(t *testing.T, dir string) {
+	const attempts = 200
+	for range attempts {
+		if len(openFiles(dir)) == 0 {
+			return
 		}
-		if info.Mode().Perm()&0o001 == 0 {
-			if err := os.Chmod(dir, info.Mode().Perm()|0o001); err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { os.Chmod(dir, info.Mode().Perm()) })
+		runtime.GC()
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Errorf("open or mapped: %q", openFiles(dir))
+}
+
+// openFiles are the descriptors and mappings of files in a directory.
+func openFiles(dir string) (list []string) {
+	links, _ := filepath.Glob("/proc/self/fd/*")
+	for _, link := range links {
+		if target, err := os.Readlink(link); err == nil && strings.HasPrefix(target, dir) {
+			list = append(list, target)
 		}
 	}
+	maps, _ := os.ReadFile("/proc/self/maps")
+	for line := range strings.Lines(string(maps)) {
+		if strings.Contains(line, dir) {
+			list = append(list, strings.TrimSpace(line))
+		}
+	}
+	return list
 }

@@ -162,6 +162,9 @@ func (m *manifest) decodeBody(b []byte) error {
 	m.nextSeq = le.Uint64(b[8:])
 	m.expiryMark = int64(le.Uint64(b[16:]))
 	count := le.Uint32(b[24:])
+	if m.nextSeq-1 > segment.MaxSeq {
+		return fmt.Errorf("manifest: next sequence number %d", m.nextSeq)
+	}
 	b = b[manifestFixed:]
 	for range count {
 		if len(b) < 2 || len(b) < 2+int(le.Uint16(b)) || le.Uint16(b) < entrySize {
@@ -174,6 +177,9 @@ func (m *manifest) decodeBody(b []byte) error {
 		}
 		if m.entry(e.id) != nil || e.id >= m.nextID {
 			return fmt.Errorf("manifest names %s wrongly", e.id.FileName())
+		}
+		if !e.active && e.tally.MaxSeq >= m.nextSeq {
+			return fmt.Errorf("manifest: %s has record %d, which is still to come", e.id.FileName(), e.tally.MaxSeq)
 		}
 		m.segments = append(m.segments, e)
 		b = b[n:]
@@ -385,6 +391,11 @@ func (o *manifestOwner) removeBefore(gen uint64) {
 }
 
 func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+
+func isPathError(err error) bool {
+	_, ok := errors.AsType[*fs.PathError](err)
+	return ok
+}
 
 // outcomeKnown is false once a commit may or may not have reached the disk.
 func (o *manifestOwner) outcomeKnown() bool {

@@ -131,6 +131,10 @@ func (db *DB) openStray(m *manifest, id segment.ID) (*segment.Segment, error) {
 	switch {
 	case errors.Is(err, ErrNewer):
 		return nil, fmt.Errorf("%s: %w", path, err)
+	case isNotExist(err):
+		return nil, nil // its writer has just removed it
+	case isPathError(err):
+		return nil, err // what can't be read may be the proof
 	case err != nil:
 		return nil, nil
 	case segment.ID(h.File) != id:
@@ -201,6 +205,10 @@ func unverified(seg *segment.Segment, off, proven int64) error {
 	return seg.Damage(off, fmt.Sprintf("record does not verify, though everything up to %d was synced", proven))
 }
 
+func newerRecord(seg *segment.Segment, tail segment.Tail) error {
+	return fmt.Errorf("%s: record at offset %d: %w", seg.Path(), tail.Valid, tail.Newer)
+}
+
 // readRecords reads the index entries and the tally of [from, to).
 func (db *DB) readRecords(seg *segment.Segment, from, to int64) (changes []index.Change, t segment.Tally, err error) {
 	for r, err := range seg.Records(from, to) {
@@ -239,7 +247,7 @@ func (db *DB) recoverTail(m *manifest, e *entry, names []string) error {
 	}
 	tail := seg.RecoverTail(e.length)
 	if tail.Newer != nil {
-		return fmt.Errorf("%s: record at offset %d: %w", seg.Path(), tail.Valid, tail.Newer)
+		return newerRecord(seg, tail)
 	}
 	if tail.Valid < tail.Proven {
 		return unverified(seg, tail.Valid, tail.Proven)
@@ -249,6 +257,9 @@ func (db *DB) recoverTail(m *manifest, e *entry, names []string) error {
 	}
 	changes, tally, err := db.readRecords(seg, segment.HeaderSize, tail.Proven)
 	if err != nil {
+		return err
+	}
+	if err := db.checkTail(seg, tail); err != nil {
 		return err
 	}
 	db.noteSeq(tail.MaxSeq)
@@ -277,6 +288,33 @@ func (db *DB) recoverTail(m *manifest, e *entry, names []string) error {
 	}
 	if tally.Records == 0 {
 		db.retire(e.id)
+	}
+	return nil
+}
+
+// checkTail makes sure that the references in a tail can be copied.
+func (db *DB) checkTail(seg *segment.Segment, tail segment.Tail) error {
+	known := make(map[segment.ID]segment.BlobExtent)
+	for r, err := range seg.Records(tail.Proven, tail.Valid) {
+		if err != nil {
+			return err
+		}
+		if r.Kind != segment.KindBlobRef {
+			continue
+		}
+		list, err := extentsOf(seg, &r)
+		if err != nil {
+			return err
+		}
+		for _, x := range list {
+			if other, ok := known[x.Blob]; ok && other != x {
+				return otherExtent(seg, &r, x, other)
+			}
+			known[x.Blob] = x
+			if err := db.blobs.check(seg, &r, x); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -321,12 +359,13 @@ func (db *DB) copyTail(seg *segment.Segment, tail segment.Tail) (*entry, error) 
 
 func (db *DB) noteSeq(seq uint64) { db.writer.seq = max(db.writer.seq, seq) }
 
-// removeStrays removes temporary files and segments that are not in the
-// manifest. Nobody can need them, so a failure does not matter.
+// removeStrays removes temporary files, segments that are not in the manifest,
+// and manifests before the last two. Nobody can need them, so a failure does not matter.
 func (db *DB) removeStrays(m *manifest, names []string) {
 	for _, name := range names {
 		id, isSegment := segment.ParseFileName(name)
-		if segment.IsTempName(name) || isSegment && m.entry(id) == nil {
+		gen, isManifest := segment.ParseManifestName(name)
+		if segment.IsTempName(name) || isSegment && m.entry(id) == nil || isManifest && gen+1 < m.generation {
 			db.fs.Remove(name)
 		}
 	}

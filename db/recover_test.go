@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -142,7 +143,7 @@ func TestRefusedDirectories(t *testing.T) {
 }
 
 // A manifest that vanished is noticed by the records of a segment that only it
-// can have named.
+// can have named, and if that can't be read it is not taken for a leftover.
 func TestLostManifest(t *testing.T) {
 	disk := simdisk.New()
 	db := open(t, "", &Options{FS: disk, SegmentSize: 4 << 10})
@@ -155,6 +156,20 @@ func TestLostManifest(t *testing.T) {
 			image.Remove(name)
 		}
 	}
+	before := listing(image)
+	for _, op := range []string{simdisk.OpOpen, simdisk.OpReadAt} {
+		image.Fail(func(got, name string, n int) error {
+			if name == db.writer.active.Segment().ID().FileName() && got == op {
+				return syscall.EMFILE
+			}
+			return nil
+		})
+		_, err := Open("", &Options{FS: image})
+		if !errors.Is(err, syscall.EMFILE) || listing(image) != before {
+			t.Errorf("%s fails: %v; unchanged %v", op, err, listing(image) == before)
+		}
+	}
+	image.Fail(nil)
 	var damage *CorruptError
 	if _, err := Open("", &Options{FS: image}); !errors.As(err, &damage) {
 		t.Error(err)

@@ -12,16 +12,22 @@ import (
 //
 //	active segment    maxReserve bytes behind the last put, as far as the segment goes
 //	spare segment     the same, once the active one is half full
-//	next manifest     its file, at the same time
+//	next manifest     its file, from the first write on
 //
 // With these three a full segment can be left for the next one on a full disk.
-// Recovery finds room too: what is set aside is the first thing it gives back.
+// Deletes in their turn leave the last of it alone: Close and recovery give
+// back what is set aside before they write a manifest, and so find room.
 
-// maxReserve is the room for deletes in a segment. Small segments have a
-// quarter of theirs.
-const maxReserve = 1 << 20
+// maxReserve is the room for deletes in a segment, and maxLast what they leave.
+// Small segments have a quarter of theirs, and a quarter of that.
+const (
+	maxReserve = 1 << 20
+	maxLast    = 256 << 10
+)
 
 func (db *DB) reserveSize() int64 { return min(maxReserve, db.opts.SegmentSize/4) }
+
+func (db *DB) lastSize() int64 { return min(maxLast, db.reserveSize()/4) }
 
 // puts reports whether a commit stores anything.
 func (c *commit) puts() bool {
@@ -34,25 +40,25 @@ func (c *commit) deletes() bool { return !c.puts() }
 // reserve sets disk blocks aside for what is staged, and unless these are
 // deletes for the reserve behind it.
 func (db *DB) reserve(group []*commit) error {
-	behind := int64(0)
+	behind := db.lastSize()
 	if slices.ContainsFunc(group, (*commit).puts) {
 		behind = db.reserveSize()
 	}
 	return db.writer.active.Reserve(behind)
 }
 
-// prepareNext has everything ready for the next segment if a group makes the
-// active one more than half full.
+// prepareNext has everything ready for the next manifest, and for the next
+// segment if a group makes the active one more than half full.
 func (db *DB) prepareNext(group []*commit) error {
+	if err := db.manifests.prepare(); err != nil {
+		return err
+	}
 	size := int64(0)
 	for _, c := range group {
 		size += c.size
 	}
-	if !db.writer.active.HalfFull(size) {
+	if db.writer.spare != nil || !db.writer.active.HalfFull(size) {
 		return nil
-	}
-	if err := db.manifests.prepare(); err != nil || db.writer.spare != nil {
-		return err
 	}
 	w, err := db.makeSegment(db.opts.SegmentSize)
 	if err != nil {
@@ -66,12 +72,11 @@ func (db *DB) prepareNext(group []*commit) error {
 	return nil
 }
 
-// dropSpare gives back what prepareNext has made. What stays behind is nothing
-// to the next Open.
+// dropSpare gives back the spare segment. If it stays behind it is nothing to
+// the next Open. The file of the next manifest is left for the last edit.
 func (db *DB) dropSpare() {
 	if db.writer.spare != nil {
 		db.retire(db.writer.spare.Segment().ID())
 		db.writer.spare = nil
 	}
-	db.manifests.unprepare()
 }

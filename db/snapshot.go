@@ -2,7 +2,6 @@ package db
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"iter"
 	"runtime"
@@ -76,9 +75,10 @@ func (s *Snapshot) Get(dst, key []byte) ([]byte, error) {
 	seg, off, err := s.lookup(key)
 	if err == nil {
 		dst, err = s.db.appendVerified(dst, seg, off)
+		err = s.db.goneFrom(seg, off, err)
 		runtime.KeepAlive(seg)
 	}
-	return dst, withKey("get", key, expired(err))
+	return dst, withKey("get", key, err)
 }
 
 // View is DB.View as of the snapshot.
@@ -89,7 +89,7 @@ func (s *Snapshot) View(key []byte, fn func(value []byte) error) error {
 	}
 	p, err := s.db.verifiedAt(seg, off)
 	if err != nil {
-		return withKey("view", key, expired(err))
+		return withKey("view", key, s.db.goneFrom(seg, off, err))
 	}
 	err = fn(p.Bytes)
 	p.KeepAlive()
@@ -103,7 +103,7 @@ func (s *Snapshot) Value(key []byte) (*Value, error) {
 		return nil, withKey("value", key, err)
 	}
 	v, err := s.db.newValue(seg, off)
-	return v, withKey("value", key, expired(err))
+	return v, withKey("value", key, s.db.goneFrom(seg, off, err))
 }
 
 func (s *Snapshot) lookup(key []byte) (*segment.Segment, int64, error) {
@@ -120,13 +120,17 @@ func (s *Snapshot) lookup(key []byte) (*segment.Segment, int64, error) {
 	return s.state.segs[ref.Slot()], ref.Offset(), nil
 }
 
-// expired names the error of a large value that a writer in another process
-// has removed: the snapshot of a follower can't keep it.
-func expired(err error) error {
-	if isNotExist(err) && !errors.Is(err, ErrNotFound) {
+// goneFrom names the error of a large value whose file, which the record at off
+// names, is missing. The snapshot of a follower can't keep what a writer in
+// another process removes; any other keeps it, and so has lost it.
+func (db *DB) goneFrom(seg *segment.Segment, off int64, err error) error {
+	switch {
+	case !isNotExist(err):
+		return err
+	case db.opts.ReadOnly:
 		return fmt.Errorf("%w: %v", ErrSnapshotExpired, err)
 	}
-	return err
+	return seg.Damage(off, err.Error())
 }
 
 // All iterates over all keys in byte order. Keys are slices of the mapping,
@@ -224,7 +228,7 @@ func (e *Entry) ModTime() time.Time {
 func (e *Entry) Bytes() ([]byte, error) {
 	p, err := e.snapshot.db.verifiedAt(e.seg, e.record.Offset)
 	if err != nil {
-		return nil, expired(err)
+		return nil, e.snapshot.db.goneFrom(e.seg, e.record.Offset, err)
 	}
 	if e.record.Kind == segment.KindBlobRef {
 		p = e.snapshot.held.keep(p)

@@ -35,7 +35,7 @@ func (x *torture) build() *simdisk.Disk {
 		if err != nil {
 			x.Fatal(err)
 		}
-		db.compactor.folded = true // no segment is merged with others here
+		db.compactor.folded.Store(true) // no segment is merged with others here
 		for way := range pow(3, x.segments) {
 			key := fmt.Sprint("key", way)
 			switch way / pow(3, s) % 3 {

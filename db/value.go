@@ -26,7 +26,7 @@ type Value struct {
 	record   segment.Record // verified but for the value
 	payload  segment.Payload
 	hit      index.Hit   // if it came through the index, to remember
-	verified atomic.Bool // that the value, if it is not chunked, was verified
+	verified atomic.Bool // that the value was verified; never of a chunked one, whose chunks are
 	handle   *handle
 	pos      int64 // of Read, Seek and WriteTo
 }
@@ -37,7 +37,7 @@ func (db *DB) Value(key []byte) (v *Value, err error) {
 		v, err = db.newValue(hit.Segment, hit.Offset)
 		if err == nil {
 			v.hit = hit
-			v.verified.Store(hit.Verified())
+			v.verified.Store(hit.Verified() && !v.payload.Chunked())
 		}
 		return err
 	})

@@ -207,10 +207,16 @@ func (c *concurrent) read(stop chan struct{}) {
 
 // cut checks what a power cut now would leave.
 func (c *concurrent) cut(rng *rand.Rand, n int, op string) {
-	for i := range 2 {
+	var seen []uint64
+	for i := range crashStates {
 		before := c.log.now()
-		image := c.disk.Crash(rng)
+		image := c.disk.CrashIn(manner(n, i), rng)
 		after := c.log.now()
+		sum := image.Sum()
+		if slices.Contains(seen, sum) {
+			continue
+		}
+		seen = append(seen, sum)
 		c.points++
 		store, err := c.open(image)
 		if err == nil {

@@ -2,14 +2,11 @@ package fuzz
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"iter"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/crowfly/crowfly/db"
@@ -17,287 +14,139 @@ import (
 	"github.com/crowfly/crowfly/segment/vfs/simdisk"
 )
 
-// victim is a store that damage is done to. Every byte of it that matters was
-// proven durable, so nothing may be taken for a torn tail.
-type victim struct {
-	disk *simdisk.Disk
-	want map[string]string
-}
-
-// victims are a store that was closed and one whose process was killed, after
-// it had become idle.
-func victims(t *testing.T) map[string]victim {
-	closed, killed := newVictim(t, true), newVictim(t, false)
-	return map[string]victim{"closed": closed, "killed": killed}
-}
-
-func newVictim(t testing.TB, closed bool) victim {
-	v := victim{simdisk.New(), make(map[string]string)}
-	for run := range 3 {
-		v.run(t, run, 40, closed || run < 2)
-	}
-	v.disk = v.disk.Clone()
-	return v
-}
-
-// smallVictim has one segment.
-func smallVictim(t testing.TB) victim {
-	v := victim{simdisk.New(), make(map[string]string)}
-	v.run(t, 0, 6, true)
-	return v
-}
-
-// run opens the store and writes so much.
-func (v victim) run(t testing.TB, run, writes int, closed bool) {
-	store, err := db.Open("", v.options())
-	check(t, err)
-	for i := range writes {
-		v.write(t, store, run, i)
-	}
-	v.disk.Advance(watermark)
-	if closed {
-		check(t, store.Close())
-	}
-}
-
-func (v victim) options() *db.Options { return &db.Options{FS: v.disk, SegmentSize: 4 << 10} }
-
-// write does the i-th write of a run.
-func (v victim) write(t testing.TB, store *db.DB, run, i int) {
-	key := fmt.Sprintf("key %d", (i*7+run*11)%50)
-	if i%5 == 4 {
-		if err := store.Delete([]byte(key), nil); !errors.Is(err, db.ErrNotFound) {
-			check(t, err)
-		}
-		delete(v.want, key)
-		return
-	}
-	value := strings.Repeat(fmt.Sprintf("run %d value %d ", run, i), i*i%37)
-	o := &db.PutOptions{}
-	if i%3 == 0 {
-		o.Metadata = &db.Metadata{ContentType: "text/plain", User: []db.Pair{{Name: "i", Value: fmt.Sprint(i)}}}
-	}
-	check(t, store.Put([]byte(key), []byte(value), o))
-	v.want[key] = value
-}
-
-func check(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// damaged returns the same store with one file changed.
-func (v victim) damaged(name string, change func(b []byte) []byte) victim {
-	disk := v.disk.Clone()
-	b, err := disk.ReadFile(name)
-	if err != nil {
-		panic(err)
-	}
-	disk.WriteFile(name, change(b))
-	return victim{disk, v.want}
-}
-
-// judge opens the store and reads everything in every way. It returns an error
-// unless each answer is right or names the damaged file. refused says that
-// Open did not want to.
-func (v victim) judge() (refused bool, err error) {
-	for _, readOnly := range []bool{true, false} {
-		before := v.files()
-		opts := v.options()
-		opts.ReadOnly = readOnly
-		store, err := db.Open("", opts)
-		if err != nil {
-			if !maps.Equal(before, v.files()) {
-				return true, fmt.Errorf("refused, but changed something: %w", err)
-			}
-			if err := explicit(err); err != nil {
-				return true, err
-			}
-			refused = true
-			continue
-		}
-		if err := errors.Join(v.readAll(store), store.Close()); err != nil {
-			return refused, err
-		}
-	}
-	return refused, nil
-}
-
-// files are the contents of all files but the lock, which Open may create.
-func (v victim) files() map[string]string {
-	list := make(map[string]string)
-	for _, name := range v.disk.Names() {
-		if b, err := v.disk.ReadFile(name); err == nil && name != segment.LockName {
-			list[name] = string(b)
-		}
-	}
-	return list
-}
-
-// explicit returns nil for an error that says which file is damaged or too new.
-func explicit(err error) error {
-	var damage *db.CorruptError
-	if errors.As(err, &damage) && damage.Path != "" && damage.Reason != "" {
-		return nil
-	}
-	if errors.Is(err, db.ErrNewer) && strings.Contains(err.Error(), "simdisk/") {
-		return nil
-	}
-	return fmt.Errorf("not explicit: %w", err)
-}
-
-// readAll reads all keys by Get, View and a snapshot.
-func (v victim) readAll(store *db.DB) error {
-	for key, want := range v.want {
-		got, err := store.Get(nil, []byte(key))
-		if err := judge(string(got), want, err); err != nil {
-			return fmt.Errorf("Get %q: %w", key, err)
-		}
-		err = store.View([]byte(key), func(b []byte) error { return judge(string(b), want, nil) })
-		if err != nil && explicit(err) != nil {
-			return fmt.Errorf("View %q: %w", key, err)
-		}
-	}
-	if n := store.Stats().Keys; n != len(v.want) {
-		return fmt.Errorf("%d keys, should be %d", n, len(v.want))
-	}
-	snap, err := store.Snapshot()
-	if err != nil {
-		return err
-	}
-	return errors.Join(v.readEntries(snap.All()), snap.Close())
-}
-
-func (v victim) readEntries(entries iter.Seq2[[]byte, db.Entry]) error {
-	left := maps.Clone(v.want)
-	for key, e := range entries {
-		if e.Err() != nil {
-			return explicit(e.Err())
-		}
-		got, err := e.Bytes()
-		if err := judge(string(got), left[string(key)], err); err != nil {
-			return fmt.Errorf("entry %q: %w", key, err)
-		}
-		delete(left, string(key))
-	}
-	if len(left) > 0 {
-		return fmt.Errorf("the iteration lacks %v", slices.Collect(maps.Keys(left)))
-	}
-	return nil
-}
-
-func judge(got, want string, err error) error {
-	if err != nil {
-		return explicit(err)
-	}
-	if got != want {
-		return fmt.Errorf("wrong value %.40q of %d bytes, should be %.40q", got, len(got), want)
-	}
-	return nil
-}
-
-// TestDamageBits promises that one flipped bit never makes a wrong answer.
-// Method: every bit of every file of a small store, or a sample of them, is
-// flipped; then everything is read.
-func TestDamageBits(t *testing.T) {
-	stride := 83
+// stride is how much of a sweep is left out: of so many cases one is tried.
+// With CROWFLY_FULL none is left out.
+func stride(t *testing.T, n int) int {
 	if os.Getenv("CROWFLY_FULL") != "" {
-		stride = 1
-	} else if underRace {
-		stride *= 10
+		return 1
 	}
-	for kind, v := range victims(t) {
+	if underRace {
+		n *= 10
+	}
+	return number(t, "CROWFLY_DAMAGE", n)
+}
+
+// sweep runs a test for every file of both victims.
+func sweep(t *testing.T, test func(t *testing.T, p *past, name string, content []byte)) {
+	for kind, p := range victims(t) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			for _, name := range v.disk.Names() {
-				t.Run(name, func(t *testing.T) { flipBits(t, v, name, stride) })
+			for _, name := range p.disk.Names() {
+				t.Run(name, func(t *testing.T) {
+					t.Parallel()
+					b, err := p.disk.ReadFile(name)
+					check(t, err)
+					test(t, p, name, b)
+				})
 			}
 		})
 	}
 }
 
-func flipBits(t *testing.T, v victim, name string, stride int) {
-	t.Parallel()
-	b, err := v.disk.ReadFile(name)
-	check(t, err)
-	for bit := 0; bit < 8*len(b); bit += stride {
-		flipped := v.damaged(name, func(b []byte) []byte {
-			b[bit/8] ^= 1 << (bit % 8)
-			return b
-		})
-		if _, err := flipped.judge(); err != nil {
-			t.Fatalf("bit %d of byte %d: %v", bit%8, bit/8, err)
+// TestDamageVictims promises that the victims have what damage can be done to.
+func TestDamageVictims(t *testing.T) {
+	for kind, p := range victims(t) {
+		size, suffixes, kinds := 0, make(map[string]int), make(map[segment.Kind]int)
+		for _, name := range p.disk.Names() {
+			b, err := p.disk.ReadFile(name)
+			check(t, err)
+			size += len(b)
+			suffixes[filepath.Ext(name)]++
+			if id, ok := segment.ParseFileName(name); ok {
+				countKinds(t, p.disk, id, kinds)
+			}
+		}
+		t.Logf("%s: %d bytes in %d files %v, records %v", kind, size, len(p.disk.Names()), suffixes, kinds)
+		if size < 48<<10 || size > 80<<10 || suffixes[".seg"] < 4 || suffixes[".blob"] < 2 || (p.active != "") != (kind == "killed") {
+			t.Errorf("%s: %d bytes, files %v, active %q", kind, size, suffixes, p.active)
+		}
+		for k := segment.KindPut; k <= segment.KindWatermark; k++ {
+			if kinds[k] == 0 {
+				t.Errorf("%s: no record of kind %d", kind, k)
+			}
+		}
+		if refused, err := p.judge(); err != nil || refused {
+			t.Errorf("%s: refused %v, %v", kind, refused, err)
 		}
 	}
 }
 
-// TestDamageLengths promises the same for files that were cut off, or have
-// something behind their end. A segment that nobody sealed can't be told from
-// a shorter one, so the store was closed.
-func TestDamageLengths(t *testing.T) {
-	stride := 41
-	if underRace {
-		stride *= 10
-	}
-	v := newVictim(t, true)
-	for _, name := range v.disk.Names() {
-		b, err := v.disk.ReadFile(name)
+func countKinds(t *testing.T, disk *simdisk.Disk, id segment.ID, kinds map[segment.Kind]int) {
+	h, err := segment.ReadHeader(disk, id)
+	check(t, err)
+	seg, err := segment.Open(disk, id, h.Store, segment.WholeFile, 0)
+	check(t, err)
+	for r, err := range seg.Records(segment.HeaderSize, seg.Len()) {
 		check(t, err)
-		for n := 0; n < len(b)+1000; n += stride {
-			other := v.damaged(name, func(b []byte) []byte {
-				return append(b, bytes.Repeat([]byte{0xa5}, 1000)...)[:n]
-			})
-			if _, err := other.judge(); err != nil {
-				t.Fatalf("%s at length %d of %d: %v", name, n, len(b), err)
-			}
+		kinds[r.Kind]++
+	}
+}
+
+// TestDamageBits promises that one flipped bit never makes a wrong answer, and
+// is never taken for a torn tail. Method: every bit of every file of a store,
+// or a sample of them, is flipped; then everything is read. What earlier runs
+// left is alike in both victims, so it is done to one.
+func TestDamageBits(t *testing.T) {
+	step := stride(t, 997)
+	sweep(t, func(t *testing.T, p *past, name string, content []byte) {
+		if p.active == "" && slices.Contains(p.earlier, name) {
+			return
 		}
-	}
-}
-
-// TestDamageSectors promises the same for sectors that read as zeros, or as
-// another sector of the same file: a write that was lost or misdirected.
-func TestDamageSectors(t *testing.T) {
-	v := newVictim(t, true)
-	for _, name := range v.disk.Names() {
-		t.Run(name, func(t *testing.T) { loseSectors(t, v, name) })
-	}
-}
-
-func loseSectors(t *testing.T, v victim, name string) {
-	t.Parallel()
-	const sector = 512
-	b, err := v.disk.ReadFile(name)
-	check(t, err)
-	for to := 0; to < len(b); to += sector {
-		for from := -sector; from < len(b); from += sector {
-			other := v.damaged(name, func(b []byte) []byte {
-				lost := b[to:min(to+sector, len(b))]
-				if from < 0 {
-					clear(lost)
-				} else {
-					copy(lost, bytes.Clone(b[from:]))
-				}
+		for bit := 0; bit < 8*len(content); bit += step {
+			flipped := p.damaged(name, func(b []byte) []byte {
+				b[bit/8] ^= 1 << (bit % 8)
 				return b
-			})
-			if _, err := other.judge(); err != nil {
-				t.Fatalf("sector at %d as that at %d: %v", to, from, err)
+			}).before(int64(bit / 8))
+			if _, err := flipped.judge(); err != nil {
+				t.Fatalf("bit %d of byte %d: %v", bit%8, bit/8, err)
 			}
 		}
+	})
+}
+
+// TestDamageLengths promises the same for files that were cut off anywhere, or
+// have something behind their end. A segment that nobody has sealed can't be
+// told from a shorter one: it shows what was in the store when it ended there.
+func TestDamageLengths(t *testing.T) {
+	step := stride(t, 199)
+	sweep(t, func(t *testing.T, p *past, name string, content []byte) {
+		behind := bytes.Repeat([]byte{0xa5}, 1000)
+		for n := 0; n < len(content)+len(behind); n++ {
+			if n%step != 0 && n != len(content)-1 {
+				continue
+			}
+			other := p.damaged(name, func(b []byte) []byte { return append(b, behind...)[:n] }).before(int64(n))
+			if name == p.active {
+				other.want = p.whenShorter(n)
+			}
+			if _, err := other.judge(); err != nil {
+				t.Fatalf("length %d of %d: %v", n, len(content), err)
+			}
+		}
+	})
+}
+
+// whenShorter is what the store contained when the active segment ended at n.
+func (p *past) whenShorter(n int) map[string]string {
+	want := p.lengths[0].want
+	for _, s := range p.lengths {
+		if s.length <= n {
+			want = s.want
+		}
 	}
+	return want
 }
 
 // TestDamageFiles promises that files that are missing, exchanged, of another
 // store or from another time are noticed, and that only one damage heals: of
 // the two images in a manifest.
 func TestDamageFiles(t *testing.T) {
-	for kind, v := range victims(t) {
-		other := newVictim(t, true)
+	for kind, p := range victims(t) {
+		v, other := p.victim, newVictim(t, true)
 		for _, c := range fileDamages(v, other) {
 			disk := v.disk.Clone()
 			c.do(disk)
-			refused, err := victim{disk, v.want}.judge()
+			refused, err := victim{disk, v.want, c.hurt}.judge()
 			if err != nil {
 				t.Errorf("%s, %s: %v", kind, c.name, err)
 			}
@@ -312,6 +161,7 @@ type fileDamage struct {
 	name   string
 	refuse bool // Open has to
 	heals  bool // Open must not
+	hurt   []place
 	do     func(disk *simdisk.Disk)
 }
 
@@ -319,9 +169,8 @@ func fileDamages(v, other victim) (list []fileDamage) {
 	var previous string
 	for _, name := range v.disk.Names() {
 		isSegment := filepath.Ext(name) == ".seg"
-		b, _ := v.disk.ReadFile(name)
-		spare := isSegment && len(b) == segment.HeaderSize
-		list = append(list, fileDamage{name: "without " + name, refuse: isSegment && !spare, do: func(disk *simdisk.Disk) {
+		refuse := isSegment && !isSpare(v.disk, name)
+		list = append(list, fileDamage{name: "without " + name, refuse: refuse, hurt: missing(name), do: func(disk *simdisk.Disk) {
 			disk.Remove(name)
 		}})
 		if isSegment && previous != "" {
@@ -343,20 +192,20 @@ func fileDamages(v, other victim) (list []fileDamage) {
 	return append(list, manifestDamages(v)...)
 }
 
+// missing is where errors about a missing file point. Nobody knows the name of
+// a manifest that is gone.
+func missing(name string) []place {
+	if _, ok := segment.ParseManifestName(name); ok {
+		return nil
+	}
+	return []place{{name: name}}
+}
+
 func exchange(disk *simdisk.Disk, a, b string) {
 	x, _ := disk.ReadFile(a)
 	y, _ := disk.ReadFile(b)
 	disk.WriteFile(a, y)
 	disk.WriteFile(b, x)
-}
-
-func newestManifest(disk *simdisk.Disk) (newest string) {
-	for _, name := range disk.Names() {
-		if _, ok := segment.ParseManifestName(name); ok {
-			newest = name
-		}
-	}
-	return newest
 }
 
 func manifestDamages(v victim) []fileDamage {
@@ -393,7 +242,7 @@ func manifestDamages(v victim) []fileDamage {
 // both copies were written to.
 func TestDamageSecondHistory(t *testing.T) {
 	a := newVictim(t, true)
-	b := victim{a.disk.Clone(), maps.Clone(a.want)}
+	b := victim{disk: a.disk.Clone(), want: maps.Clone(a.want)}
 	for run, v := range []victim{a, b} {
 		store, err := db.Open("", v.options())
 		check(t, err)
@@ -420,13 +269,12 @@ func TestDamageSecondHistory(t *testing.T) {
 // size takes the place of each other.
 func TestDamageRecords(t *testing.T) {
 	const records, size = 6, 64
-	v := victim{simdisk.New(), make(map[string]string)}
+	v := victim{disk: simdisk.New(), want: make(map[string]string)}
 	store, err := db.Open("", v.options())
 	check(t, err)
 	for i := range records {
 		key, value := fmt.Sprintf("key %d", i), fmt.Sprintf("value %d", i)
-		check(t, store.Put([]byte(key), []byte(value), nil))
-		v.want[key] = value
+		v.put(t, store, key, value)
 	}
 	v.disk.Advance(watermark)
 	v.disk = v.disk.Clone()

@@ -15,7 +15,7 @@ type follower struct {
 }
 
 // follow opens a follower.
-func (s *session) follow() error {
+func (s *session) follow(operation) error {
 	if err := s.unfollow(); err != nil {
 		return err
 	}
@@ -36,10 +36,13 @@ func (s *session) openReadOnly() (*db.DB, error) {
 	return store, nil
 }
 
-// refresh lets the follower look again.
-func (s *session) refresh() error {
+// refresh lets the follower look again. To the writer it is nothing.
+func (s *session) refresh(op operation) error {
+	if err := s.store.Refresh(); err != nil {
+		return fmt.Errorf("refresh of the writer: %w", err)
+	}
 	if s.follower.store == nil {
-		return s.follow()
+		return s.follow(op)
 	}
 	if err := s.follower.store.Refresh(); err != nil {
 		return fmt.Errorf("refresh: %w", err)
@@ -56,6 +59,12 @@ func (s *session) checkFollower() error {
 	}
 	if n := s.follower.store.Stats().Keys; n != found.len() {
 		return fmt.Errorf("follower counts %d keys of %v", n, found)
+	}
+	if s.ref.open() > 0 {
+		if possible := s.ref.possible(s.follower.base); !slices.Contains(possible, found) {
+			return fmt.Errorf("follower finds %v, possible are %v", found, possible)
+		}
+		return nil
 	}
 	var possible []state
 	at := s.ref.settled
@@ -90,13 +99,13 @@ func (s *session) unfollow() error {
 // checkReadOnly opens the store read-only while nobody writes. It shows what
 // the next writer is going to find, and changes nothing.
 func (s *session) checkReadOnly() (found state, err error) {
-	before := s.disk.Ops()
+	before := s.changes()
 	store, err := s.openReadOnly()
 	if err != nil {
 		return found, err
 	}
 	found, err = s.read(store.Get)
-	if err == nil && s.disk.Ops() != before {
+	if err == nil && s.changes() != before {
 		err = errors.New("read-only open has written")
 	}
 	return found, errors.Join(err, store.Close())

@@ -2,7 +2,6 @@ package fuzz
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"time"
 )
@@ -17,11 +16,43 @@ const (
 	opAdvance  // the clock, so that timers fire
 	opReopen   // a clean stop and start
 	opKill     // the process ends and another starts
+	opRead     // a value piece by piece
+	opHold     // a value; a few stay open
 	opSnapshot // take a snapshot; a few stay open
+	opList     // a part of a snapshot
 	opFollow   // open read-only beside the writer
 	opRefresh  // let the follower look
+	opRefused  // writes that no store may take
+	opCompact  // DB.Compact
 	opFault    // a file operation will fail
+
+	opKinds = iota // their number
 )
+
+// kinds has for each kind of operation its name and what it does. To add one
+// takes a line here, a method of session, and a share in the mixes of
+// generate_test.go.
+var kinds = [opKinds]struct {
+	name string
+	do   func(*session, operation) error
+}{
+	opPut:      {"put", (*session).write},
+	opDelete:   {"delete", (*session).write},
+	opBatch:    {"batch", (*session).write},
+	opSync:     {"sync", (*session).sync},
+	opAdvance:  {"advance", (*session).advance},
+	opReopen:   {"reopen", (*session).reopen},
+	opKill:     {"kill", (*session).kill},
+	opRead:     {"read", (*session).readPieces},
+	opHold:     {"hold", (*session).holdValue},
+	opSnapshot: {"snapshot", (*session).takeSnapshot},
+	opList:     {"list", (*session).list},
+	opFollow:   {"follow", (*session).follow},
+	opRefresh:  {"refresh", (*session).refresh},
+	opRefused:  {"refused", (*session).refused},
+	opCompact:  {"compact", (*session).compact},
+	opFault:    {"fault", (*session).prepareFault},
+}
 
 // operation is one step of a history. It prints as one line, which together
 // with the seed is all it takes to repeat it.
@@ -30,119 +61,76 @@ type operation struct {
 	key    int
 	size   int  // of the value of a put
 	synced bool // a write asks for SyncAlways, whatever the store does otherwise
+	source source
+	needs  condition
+	guard  int // the key that the condition of a batch is about
 	batch  []operation
 	delay  time.Duration
 	fault  fault
+	detail uint64 // decides which pieces are read
 
 	dropCaches bool // when killed after a failed sync
+	late       bool // on reopening, handles outlive the store they are of
 }
+
+// source is where the value of a put comes from.
+type source uint8
+
+const (
+	fromSlice   source = iota
+	fromReader         // of known size
+	fromStream         // of unknown size
+	fromShort          // the reader has less than it should
+	fromLong           // it has more
+	fromBroken         // it fails half-way
+	fromAborted        // the context ends half-way
+)
+
+var sources = [...]string{"", " reader", " stream", " short reader", " long reader", " broken reader", " aborted"}
+
+// fails reports whether nothing can come of a put.
+func (s source) fails() bool { return s >= fromShort }
+
+// condition is what a write requires of a key.
+type condition uint8
+
+const (
+	always       condition = iota
+	ifAbsent               // it has no value
+	ifCurrent              // it has the version it has now
+	ifRemembered           // it has the version it had when last asked for
+)
+
+var conditions = [...]string{"", " if absent", " if current", " if as remembered"}
 
 func (o operation) String() string {
-	mark := ""
-	if o.synced {
-		mark = " synced"
-	}
+	var b strings.Builder
+	b.WriteString(kinds[o.kind].name)
 	switch o.kind {
 	case opPut:
-		return fmt.Sprintf("put %d size %d%s", o.key, o.size, mark)
-	case opDelete:
-		return fmt.Sprintf("delete %d%s", o.key, mark)
+		fmt.Fprintf(&b, " %d size %d%s", o.key, o.size, sources[o.source])
+	case opDelete, opHold:
+		fmt.Fprintf(&b, " %d", o.key)
+	case opRead:
+		fmt.Fprintf(&b, " %d detail %d", o.key, o.detail)
+	case opList:
+		fmt.Fprintf(&b, " detail %d", o.detail)
 	case opBatch:
 		parts := make([]string, len(o.batch))
-		for i, b := range o.batch {
-			parts[i] = b.String()
+		for i, p := range o.batch {
+			parts[i] = p.String()
 		}
-		return "batch [" + strings.Join(parts, ", ") + "]" + mark
+		fmt.Fprintf(&b, " [%s] guard %d", strings.Join(parts, ", "), o.guard)
 	case opAdvance:
-		return "advance " + o.delay.String()
-	case opKill:
-		if o.dropCaches {
-			return "kill, caches dropped"
-		}
+		fmt.Fprintf(&b, " %v", o.delay)
 	case opFault:
-		return o.fault.String()
+		fmt.Fprintf(&b, ": %v", o.fault)
 	}
-	return [...]string{
-		opSync: "sync", opReopen: "reopen", opKill: "kill",
-		opSnapshot: "snapshot", opFollow: "follow", opRefresh: "refresh",
-	}[o.kind]
-}
-
-// generator draws random histories.
-type generator struct {
-	*rand.Rand
-	keys    int  // use so many of keys
-	segment int  // segment size, which the largest values exceed three times
-	readers bool // snapshots and read-only opens
-	faults  bool // failing file operations
-}
-
-// history draws n operations.
-func (g generator) history(n int) []operation {
-	ops := make([]operation, n)
-	for i := range ops {
-		ops[i] = g.operation()
-	}
-	return ops
-}
-
-func (g generator) operation() operation {
-	switch n := g.IntN(100); {
-	case n < 40:
-		return g.put()
-	case n < 52:
-		return g.remove()
-	case n < 64:
-		return g.batch()
-	case n < 67:
-		return operation{kind: opSync}
-	case n < 77:
-		return operation{kind: opAdvance, delay: time.Duration(1+g.IntN(3)) * 50 * time.Millisecond}
-	case n < 83:
-		return operation{kind: opReopen}
-	case n < 88:
-		return operation{kind: opKill, dropCaches: g.IntN(2) == 0}
-	case g.faults:
-		return operation{kind: opFault, fault: g.fault()}
-	case n < 94 && g.readers:
-		kinds := []opKind{opSnapshot, opFollow, opRefresh, opRefresh}
-		return operation{kind: kinds[g.IntN(len(kinds))]}
-	}
-	return g.put()
-}
-
-func (g generator) put() operation {
-	return operation{kind: opPut, key: g.IntN(g.keys), size: g.size(), synced: g.IntN(8) == 0}
-}
-
-func (g generator) remove() operation {
-	return operation{kind: opDelete, key: g.IntN(g.keys), synced: g.IntN(8) == 0}
-}
-
-// size draws mostly tiny sizes, some of several sectors, and a few that need a
-// segment of their own.
-func (g generator) size() int {
-	switch n := g.IntN(100); {
-	case n < 5:
-		return 0
-	case n < 60:
-		return g.IntN(40)
-	case n < 85:
-		return g.IntN(400)
-	case n < 97:
-		return g.IntN(g.segment)
-	}
-	return g.IntN(3 * g.segment)
-}
-
-func (g generator) batch() operation {
-	o := operation{kind: opBatch, synced: g.IntN(8) == 0}
-	for range 1 + g.IntN(6) {
-		if g.IntN(3) == 0 {
-			o.batch = append(o.batch, operation{kind: opDelete, key: g.IntN(g.keys)})
-		} else {
-			o.batch = append(o.batch, operation{kind: opPut, key: g.IntN(g.keys), size: g.size()})
+	b.WriteString(conditions[o.needs])
+	for mark, set := range map[string]bool{" synced": o.synced, ", caches dropped": o.dropCaches, ", handles later": o.late} {
+		if set {
+			b.WriteString(mark)
 		}
 	}
-	return o
+	return b.String()
 }

@@ -38,7 +38,10 @@ func FuzzRecord(f *testing.F) {
 		seg, err := segment.Open(disk, 1, fuzzHeader.Store, segment.WholeFile, 0)
 		check(t, err)
 
-		accepted, end := readRecords(t, seg, file)
+		var accepted []segment.Record
+		var end int64
+		const fixed, perByte = 64 << 10, 100
+		bounded(t, len(file), fixed, perByte, func() { accepted, end = readRecords(t, seg, file) })
 		checkTail(t, seg.RecoverTail(segment.HeaderSize), int64(len(file)))
 		again := rewrite(t, accepted, end)
 		if want := normal(file[:end], accepted); !bytes.Equal(normal(again, accepted), want) {

@@ -17,6 +17,14 @@ var keys = [...]string{
 	"a\x00", "\xff", "shared/", strings.Repeat("k", 1<<16-1),
 }
 
+// keyBytes are the same, as the store wants them.
+var keyBytes = func() (list [len(keys)][]byte) {
+	for k, key := range keys {
+		list[k] = []byte(key)
+	}
+	return list
+}()
+
 // state is what a store contains: by key, the number of the value in
 // reference.values, 0 for none.
 type state [len(keys)]uint16

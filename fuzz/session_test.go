@@ -1,11 +1,14 @@
 package fuzz
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/crowfly/crowfly/db"
+	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs/simdisk"
 )
 
@@ -20,23 +23,57 @@ type session struct {
 
 	ref       *reference
 	store     *db.DB
+	values    []heldValue
 	snapshots []takenSnapshot
 	follower  follower
+
+	batch      db.Batch              // used again and again
+	remembered [len(keys)]db.Version // by key, as of the last conditional write
+	versions   map[uint16]db.Version // by value
+
+	at       int // the operation of the history that is being done
+	seen     coverage
+	segments map[segment.ID]bool // at the last look, and whether they were active
+	blobs    int
 
 	faults
 }
 
 func newSession(disk *simdisk.Disk, opts db.Options, keys int, ref *reference) *session {
-	s := &session{opts: opts, keys: keys, ref: ref}
+	s := &session{opts: opts, keys: keys, ref: ref, versions: make(map[uint16]db.Version)}
+	s.collected = new(collected)
 	s.use(disk)
 	return s
 }
 
 // use goes on with another disk.
 func (s *session) use(disk *simdisk.Disk) {
+	if s.disk != nil {
+		s.leave()
+	}
 	s.disk = disk
-	disk.OnOp(s.hook)
+	if s.hook != nil {
+		disk.OnOp(s.watchDisk)
+	}
 	disk.Fail(s.inject)
+}
+
+// leave gives up a store, whatever state it is in. It must have no timers and
+// its disk no hooks any more: what removes large values holds on to the disk,
+// and through them it would hold on to the values.
+func (s *session) leave() {
+	s.disk.OnOp(nil)
+	s.disk.Fail(nil)
+	if s.store != nil {
+		s.store.Close()
+	}
+}
+
+// watchDisk calls the hook, but not for what the collector does.
+func (s *session) watchDisk(n int, op string) {
+	if op != simdisk.OpRemove || !s.collected.has(n) {
+		s.hook(n, op)
+	}
 }
 
 // open opens the store and takes what it finds, if that is possible. Should a
@@ -44,20 +81,36 @@ func (s *session) use(disk *simdisk.Disk) {
 func (s *session) open() (err error) {
 	s.opts.FS = s.disk
 	s.faults.restart()
+	s.segments = nil
 	s.store, err = db.Open("", &s.opts)
-	if err != nil && s.fired {
+	if err != nil {
+		if err := s.explain(err); err != nil {
+			return fmt.Errorf("open: %w", err)
+		}
 		s.fault = fault{}
 		s.store, err = db.Open("", &s.opts)
 	}
+	if !s.lasting {
+		s.fault = fault{}
+	}
+	if err != nil {
+		return fmt.Errorf("open without the fault: %w", err)
+	}
+	return s.calmly(func() error {
+		found, err := s.read(s.store.Get)
+		if err != nil {
+			return err
+		}
+		return s.ref.settle(found)
+	})
+}
+
+// calmly does something during which nothing fails.
+func (s *session) calmly(do func() error) error {
+	f := s.fault
 	s.fault = fault{}
-	if err != nil {
-		return fmt.Errorf("open: %w", err)
-	}
-	found, err := s.read(s.store.Get)
-	if err != nil {
-		return err
-	}
-	return s.ref.settle(found)
+	defer func() { s.fault = f }()
+	return do()
 }
 
 // run opens the store, does all operations and closes it.
@@ -66,6 +119,7 @@ func (s *session) run(ops []operation, after func() error) error {
 		return err
 	}
 	for i, op := range ops {
+		s.at = i
 		err := s.do(op)
 		if err == nil {
 			err = after()
@@ -73,192 +127,135 @@ func (s *session) run(ops []operation, after func() error) error {
 		if err != nil {
 			return fmt.Errorf("operation %d, %v: %w", i, op, err)
 		}
+		s.look(op)
 	}
-	return s.close()
+	s.at = len(ops)
+	return s.close(false)
 }
 
 func (s *session) do(op operation) error {
 	s.syncFailed = false
-	switch op.kind {
-	case opPut, opDelete, opBatch:
-		return s.write(op)
-	case opSync:
-		return s.sync()
-	case opAdvance:
-		return s.advance(op.delay)
-	case opReopen:
-		return s.reopen()
-	case opKill:
-		return s.kill(op.dropCaches)
-	case opSnapshot:
-		return s.takeSnapshot()
-	case opFollow:
-		return s.follow()
-	case opRefresh:
-		return s.refresh()
-	}
+	s.seen.note(kinds[op.kind].name)
+	return kinds[op.kind].do(s, op)
+}
+
+func (s *session) prepareFault(op operation) error {
 	s.fault = op.fault
 	return nil
 }
 
-// write does a put, a delete or a batch, and compares what it reports.
-func (s *session) write(op operation) error {
-	before, changes := s.ref.now(), s.number(op)
-	s.ref.begin(changes)
-	rejects := s.poisoned
-	existed, err := s.apply(op, changes)
-	switch {
-	case err == nil && rejects:
-		return errors.New("acknowledged although a sync has failed before")
-	case err == nil:
-		if err := checkExisted(before, changes, existed); err != nil {
-			return err
-		}
-		s.ref.acknowledge(op.synced || s.opts.Sync == db.SyncAlways)
-		return nil
-	case !s.fired:
-		return err
-	case rejects:
-		s.ref.refuse()
-	}
-	s.poisoned = s.poisoned || s.syncFailed
-	if s.ref.open() > 3 {
-		return s.reopen() // there are as many choices as two to that power
-	}
-	return nil
-}
-
-// number gives the puts of a write their values.
-func (s *session) number(op operation) (list []change) {
-	switch op.kind {
-	case opPut:
-		return []change{{op.key, s.ref.newValue(op.size)}}
-	case opDelete:
-		return []change{{op.key, 0}}
-	}
-	for _, b := range op.batch {
-		list = append(list, s.number(b)...)
-	}
-	return list
-}
-
-// apply returns for each change whether the store says that the key had a
-// value before, or nothing if it does not say so.
-func (s *session) apply(op operation, changes []change) (existed []bool, err error) {
-	o := &db.PutOptions{}
-	if op.synced {
-		o.Sync = db.SyncAlways
-	}
-	switch op.kind {
-	case opPut:
-		c := changes[0]
-		o.Metadata = metadata(c.value)
-		return nil, s.store.Put([]byte(keys[c.key]), s.ref.values[c.value], o)
-	case opDelete:
-		err := s.store.Delete([]byte(keys[op.key]), o)
-		if errors.Is(err, db.ErrNotFound) {
-			return []bool{false}, nil
-		}
-		return []bool{true}, err
-	}
-	var b db.Batch
-	for _, c := range changes {
-		if c.value == 0 {
-			b.Delete([]byte(keys[c.key]))
-		} else {
-			b.Put([]byte(keys[c.key]), s.ref.values[c.value], metadata(c.value))
-		}
-	}
-	if err := s.store.Apply(&b, o); err != nil {
-		return nil, err
-	}
-	for i := range changes {
-		existed = append(existed, b.Result(i).Existed)
-	}
-	return existed, nil
-}
-
-func checkExisted(before state, changes []change, existed []bool) error {
-	for i, e := range existed {
-		if want := before[changes[i].key] != 0; e != want {
-			return fmt.Errorf("change %d of key %d: the store says existed %v, it is %v", i, changes[i].key, e, want)
-		}
-		before[changes[i].key] = changes[i].value
-	}
-	return nil
-}
-
-func (s *session) sync() error {
+func (s *session) sync(operation) error {
 	err := s.store.Sync()
 	switch {
 	case err == nil && s.poisoned:
 		return errors.New("sync succeeds although one has failed before")
 	case err == nil:
 		s.ref.sync()
-	case !s.fired:
-		return err
 	default:
 		s.poisoned = s.poisoned || s.syncFailed
+		return s.explain(err)
 	}
 	return nil
 }
 
 // advance lets time pass. The timer of SyncInterval is at most SyncEvery away.
-func (s *session) advance(d time.Duration) error {
+func (s *session) advance(op operation) error {
+	d := op.delay
 	s.disk.Advance(d)
 	s.poisoned = s.poisoned || s.syncFailed
-	if s.fired {
+	if s.fired != nil {
 		return nil
 	}
-	if s.opts.Sync == db.SyncInterval && d >= syncEvery {
+	synced := time.Duration(0)
+	if s.opts.Sync == db.SyncInterval {
+		synced = cmp.Or(s.opts.SyncEvery, defaultSyncEvery)
+	}
+	if s.opts.Sync == db.SyncInterval && d >= synced {
 		s.ref.sync()
 	}
-	if s.opts.Sync == db.SyncAlways && d >= watermark || s.opts.Sync == db.SyncInterval && d >= syncEvery+watermark {
+	if s.opts.Sync != db.SyncNever && d >= synced+watermark {
 		s.follower.base = len(s.ref.commits)
 	}
 	return nil
 }
 
 const (
-	syncEvery = 100 * time.Millisecond // the default of the options
-	watermark = 50 * time.Millisecond  // when the writer says how much is durable
+	defaultSyncEvery = 100 * time.Millisecond
+	watermark        = 50 * time.Millisecond // when the writer says how much is durable
 )
 
 // reopen stops and starts the store.
-func (s *session) reopen() error {
-	if err := s.close(); err != nil {
+func (s *session) reopen(op operation) error {
+	if err := s.close(op.late); err != nil {
 		return err
 	}
 	return s.open()
 }
 
-// close closes the store and everything that is open beside it.
-func (s *session) close() error {
-	if err := s.closeReaders(); err != nil {
-		return err
+// close closes the store and everything that is open beside it, before that
+// or, unless something has failed, after.
+func (s *session) close(late bool) error {
+	late = late && s.fired == nil
+	if !late {
+		if err := s.calmly(s.closeReaders); err != nil {
+			return err
+		}
 	}
 	err := s.store.Close()
+	if open := len(s.values)+len(s.snapshots) > 0; open && errors.Is(err, db.ErrOpenHandles) {
+		s.seen.note(sawHandles)
+		err = nil
+	} else if open {
+		return fmt.Errorf("close with open handles: %v", err)
+	}
 	switch {
 	case err == nil && s.poisoned:
 		return errors.New("close succeeds although a sync has failed")
 	case err == nil:
 		s.ref.sync()
-	case !s.fired:
-		return fmt.Errorf("close: %w", err)
+	case s.explain(err) != nil:
+		return fmt.Errorf("close: %w", s.explain(err))
 	}
 	s.ref.stopped()
-	return nil
+	return errors.Join(s.closeReaders(), s.checkClosed())
+}
+
+// checkClosed sees to it that a closed store says so.
+func (s *session) checkClosed() error {
+	key := keyBytes[0]
+	_, get := s.store.Get(nil, key)
+	_, value := s.store.Value(key)
+	_, snapshot := s.store.Snapshot()
+	for _, err := range []error{
+		get, value, snapshot, s.store.Sync(), s.store.Put(key, nil, nil),
+		s.store.View(key, func([]byte) error { return nil }),
+	} {
+		if !errors.Is(err, db.ErrClosed) {
+			return fmt.Errorf("a closed store says %v", err)
+		}
+	}
+	return s.store.Close()
+}
+
+// compact gives back all space that is to be had. It must not change contents.
+func (s *session) compact(operation) error {
+	err := s.store.Compact(context.Background(), nil)
+	s.poisoned = s.poisoned || s.syncFailed
+	if err == nil || s.poisoned {
+		return nil
+	}
+	return s.explain(err)
 }
 
 // kill leaves the store as the end of the process would, and opens it anew.
 // What a failed sync has lost may be gone from the cache by then.
-func (s *session) kill(dropCaches bool) error {
-	if err := s.closeReaders(); err != nil {
+func (s *session) kill(op operation) error {
+	if err := s.calmly(s.closeReaders); err != nil {
 		return err
 	}
 	s.use(s.disk.Clone())
 	s.ref.stopped()
-	if dropCaches && s.fired {
+	if op.dropCaches && s.fired != nil {
 		s.disk.DropCaches()
 		s.ref.mayFind = s.ref.mayLeave
 	}

@@ -9,6 +9,10 @@ import (
 	"github.com/crowfly/crowfly/segment"
 )
 
+// What it may take to open a small store twice and read everything in it, in
+// bytes and bytes for each byte of the input.
+const judgeFixed, judgePerByte = 4 << 20, 200
+
 // FuzzSegmentOpen promises that whatever lies under the name of a segment, a
 // store shows what was put into it or says that the file is damaged, and
 // changes nothing. Method: the input takes the place of a sealed segment, as
@@ -28,9 +32,11 @@ func FuzzSegmentOpen(f *testing.F) {
 			input = append(header, input...)
 		}
 		other := v.damaged(name, func([]byte) []byte { return input })
-		if _, err := other.judge(); err != nil {
-			t.Error(err)
-		}
+		bounded(t, len(input), judgeFixed, judgePerByte, func() {
+			if _, err := other.judge(); err != nil {
+				t.Error(err)
+			}
+		})
 	})
 }
 
@@ -48,11 +54,17 @@ func FuzzManifest(f *testing.F) {
 	f.Add([]byte{}, false)
 
 	f.Fuzz(func(t *testing.T, input []byte, repair bool) {
+		for _, e := range imageEntries(input) {
+			boundCapacity(e)
+		}
 		believed := repair && repairManifest(input)
 		other := v.damaged(name, func([]byte) []byte { return input })
-		if _, err := other.judge(); err != nil && !believed {
-			t.Error(err)
-		}
+		other.hurt = nil // a manifest of another store makes the segment a foreign one
+		bounded(t, len(input), judgeFixed, judgePerByte, func() {
+			if _, err := other.judge(); err != nil && !believed {
+				t.Error(err)
+			}
+		})
 	})
 }
 

@@ -40,11 +40,12 @@ const (
 	knownFlags = FlagFirst | FlagExpiry | FlagAligned | FlagChunked | FlagCopied
 )
 
-// Limits of the format, in bytes.
+// Limits of the format, in bytes but for MaxSeq.
 const (
 	MaxKey      = 1<<16 - 1
 	MaxMeta     = 1<<16 - 1
 	MaxValueLen = 1 << 40
+	MaxSeq      = 1<<63 - 1 // so that there is always a next one
 
 	// Alignment of values with FlagAligned.
 	Alignment = pageSize
@@ -274,6 +275,7 @@ var (
 	errValueSum = errors.New("value checksum")
 	errTableSum = errors.New("chunk table checksum")
 	errPadding  = errors.New("padding is not zero")
+	errExpiry   = errors.New("no room for the expiry in the metadata")
 )
 
 // decode reads the record at off of data and proves all of it but the value:
@@ -289,6 +291,9 @@ func decode(data []byte, off int64, salt uint64) (Record, error) {
 	}
 	if err := r.check(); err != nil {
 		return r, err
+	}
+	if r.Flags&FlagExpiry != 0 && l.metaEnd-l.meta < expirySize {
+		return r, errExpiry
 	}
 	if r.Flags&FlagChunked != 0 && r.Table.Sum() != r.Sum {
 		return r, errTableSum
@@ -306,6 +311,9 @@ func (r *Record) check() error {
 	}
 	if r.DurableTo < 0 || r.DurableTo > r.Offset {
 		return fmt.Errorf("record claims %d bytes durable before it", r.DurableTo)
+	}
+	if r.Seq > MaxSeq {
+		return fmt.Errorf("sequence number %d", r.Seq)
 	}
 	if r.Flags&FlagCopied != 0 && (r.Left != 0 || r.DurableTo != 0) {
 		return errors.New("copied record is part of a batch")

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"iter"
 	"path/filepath"
 	"sync"
@@ -78,8 +79,8 @@ func newSegment(id ID, h Header, file vfs.File, path string, m *vfs.Mapping, len
 	return s
 }
 
-// ReadHeader reads the header of a segment file. An error that does not wrap
-// ErrNewer says that there is no whole header.
+// ReadHeader reads the header of a segment file. An error that is no
+// *fs.PathError and does not wrap ErrNewer says that there is no whole header.
 func ReadHeader(fsys vfs.FS, id ID) (Header, error) {
 	file, err := fsys.Open(id.FileName())
 	if err != nil {
@@ -104,6 +105,8 @@ func checkHeader(file vfs.File, path string, kind Magic, id ID, store StoreID) (
 	switch {
 	case errors.Is(err, ErrNewer):
 		return h, fmt.Errorf("%s: %w", path, err)
+	case isPathError(err):
+		return h, err
 	case err != nil:
 		return h, &CorruptError{path, 0, err.Error()}
 	case h.Store != store:
@@ -112,6 +115,12 @@ func checkHeader(file vfs.File, path string, kind Magic, id ID, store StoreID) (
 		return h, &CorruptError{path, 32, fmt.Sprintf("file is really number %x", h.File)}
 	}
 	return h, nil
+}
+
+// isPathError tells a file that can't be read from one that is damaged.
+func isPathError(err error) bool {
+	_, ok := errors.AsType[*fs.PathError](err)
+	return ok
 }
 
 // ID is the number of the file.

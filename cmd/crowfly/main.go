@@ -4,12 +4,13 @@
 //	crowfly get data hello.txt            print it
 //	crowfly import data ~/pictures        store a whole tree
 //	crowfly serve data                    answer HTTP requests
+//	crowfly verify data                   look for damage
 //
 // What a command found goes to standard output, what it has to say to standard
 // error. A file named - is standard input or output. With --json a command
 // prints one JSON object a line.
 //
-// The exit code is 0 if all went well, 1 after an error, 2 if the command line
+// The exit code is 0 if all went well, 1 after an error or when verify finds damage, 2 if the command line
 // was wrong, 3 if a key was not found, 4 if the condition of a put did not hold
 // and 130 after SIGINT or SIGTERM. A value whose put was interrupted leaves
 // nothing behind.
@@ -50,6 +51,8 @@ type commands struct {
 	Stat       statCmd       `cmd:"" help:"Describe a store or a value."`
 	Import     importCmd     `cmd:"" help:"Store all regular files of a directory tree."`
 	Export     exportCmd     `cmd:"" help:"Write all values into a directory tree."`
+	Verify     verifyCmd     `cmd:"" help:"Read all of a store and report damage."`
+	Repair     repairCmd     `cmd:"" help:"Make a damaged store whole again, without what can't be read."`
 	Serve      serveCmd      `cmd:"" help:"Serve a store over HTTP."`
 	Completion completionCmd `cmd:"" help:"Print a script that makes a shell complete command lines."`
 	Version    versionCmd    `cmd:"" help:"Print the version of crowfly."`

@@ -5,6 +5,8 @@ import (
 	"io"
 	"strings"
 	"time"
+
+	"github.com/crowfly/crowfly/db"
 )
 
 // progress is a line on a terminal that is drawn over and over.
@@ -52,6 +54,12 @@ func newMeter(w io.Writer, total int64) *meter {
 // passed counts n more bytes.
 func (m *meter) passed(n int64) {
 	m.done += n
+	m.bar.draw(m.line)
+}
+
+// at shows how far a verification has come.
+func (m *meter) at(p db.VerifyProgress) {
+	m.done, m.total = p.Done, p.Total
 	m.bar.draw(m.line)
 }
 

@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -16,6 +17,7 @@ import (
 type Dir struct {
 	path   string
 	handle *os.File // for SyncDir; closed by the collector
+	inVain bool     // the file system writes elsewhere what Reserve has set aside, see writeInPlace
 }
 
 var _ FS = (*Dir)(nil)
@@ -47,7 +49,7 @@ func OpenDir(path string, create bool) (*Dir, error) {
 		handle.Close()
 		return nil, err
 	}
-	return &Dir{path: path, handle: handle}, nil
+	return &Dir{path: path, handle: handle, inVain: copiesOnWrite(handle)}, nil
 }
 
 // makeDir makes the directory unless it exists, and makes its name durable.
@@ -88,16 +90,27 @@ func (d *Dir) Path() string { return d.path }
 
 // Create implements [FS].
 func (d *Dir) Create(name string) (File, error) {
-	return d.open("create", name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	f, err := d.open("create", name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	if err != nil {
+		return nil, err
+	}
+	if d.inVain {
+		writeInPlace(f.os)
+	}
+	return f, nil
 }
 
 // Open implements [FS].
 func (d *Dir) Open(name string) (File, error) {
-	return d.open("open", name, os.O_RDONLY)
+	f, err := d.open("open", name, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 // open relies on package os for O_CLOEXEC: no child process inherits a file.
-func (d *Dir) open(op, name string, flag int) (File, error) {
+func (d *Dir) open(op, name string, flag int) (*file, error) {
 	path, err := d.join(op, name)
 	if err != nil {
 		return nil, err
@@ -148,6 +161,40 @@ func (d *Dir) Trim(name string) error {
 		return err
 	}
 	return errors.Join(f.Trim(), f.Close())
+}
+
+// Trash implements [FS]. The file is in the trash durably before SyncDir makes
+// its old name go, so that no crash leaves it in neither place.
+func (d *Dir) Trash(name string) (string, error) {
+	from, err := d.join("trash", name)
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(d.path, TrashDir)
+	err = os.Mkdir(dir, 0o755)
+	if err == nil {
+		err = d.SyncDir()
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
+	to := name
+	for i := 1; ; i++ {
+		err := renameExclusive(from, filepath.Join(dir, to))
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return "", err
+		}
+		to = fmt.Sprintf("%s.%d", name, i)
+	}
+	trash, err := os.Open(dir)
+	if err != nil {
+		return "", err
+	}
+	defer trash.Close()
+	return filepath.Join(TrashDir, to), syncDir(trash)
 }
 
 // List implements [FS]. Directories, links and special files don't count.

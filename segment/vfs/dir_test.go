@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -164,6 +165,32 @@ func TestListOnlyFiles(t *testing.T) {
 	}
 }
 
+// TestTrash promises that what goes to the trash keeps its contents, replaces
+// nothing that is there already and is no longer listed.
+func TestTrash(t *testing.T) {
+	d := tempDir(t)
+	for i, want := range []string{"trash/a", "trash/a.1", "trash/a.2"} {
+		content := fmt.Sprint("content ", i)
+		create(t, d, "a", content)
+		path, err := d.Trash("a")
+		if path != filepath.FromSlash(want) || err != nil {
+			t.Fatalf("Trash = %q, %v, want %q", path, err, want)
+		}
+		if got, err := os.ReadFile(filepath.Join(d.Path(), path)); string(got) != content {
+			t.Errorf("%s holds %q, %v", path, got, err)
+		}
+	}
+	if got, err := os.ReadFile(filepath.Join(d.Path(), "trash/a")); string(got) != "content 0" {
+		t.Errorf("the first file was replaced: %q, %v", got, err)
+	}
+	if names, err := d.List(); len(names) > 0 || err != nil {
+		t.Errorf("List = %q, %v", names, err)
+	}
+	if _, err := d.Trash("a"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+}
+
 func TestOnlyPlainNames(t *testing.T) {
 	d := tempDir(t)
 	create(t, d, "a", "")
@@ -174,6 +201,7 @@ func TestOnlyPlainNames(t *testing.T) {
 			"From":   func() error { return d.Rename(name, "b") },
 			"To":     func() error { return d.Rename("a", name) },
 			"Remove": func() error { return d.Remove(name) },
+			"Trash":  func() error { _, err := d.Trash(name); return err },
 			"Lock":   func() error { _, err := d.Lock(name); return err },
 			"Locked": func() error { _, err := d.Locked(name); return err },
 		}

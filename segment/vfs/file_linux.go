@@ -51,6 +51,30 @@ func (f *file) Trim() error {
 	return f.call("ftruncate", func(fd int) error { return unix.Ftruncate(fd, size) })
 }
 
+// noCow is FS_NOCOW_FL: the file is written in place.
+const noCow = 0x00800000
+
+// copiesOnWrite reports whether the file system writes every block to a new
+// place.
+func copiesOnWrite(dir *os.File) bool {
+	var info unix.Statfs_t
+	err := unix.Fstatfs(int(dir.Fd()), &info)
+	runtime.KeepAlive(dir)
+	return err == nil && info.Type == unix.BTRFS_SUPER_MAGIC
+}
+
+// writeInPlace makes btrfs write a new file in place. Else an append to a block
+// that is half full needs another block, which Reserve can't set aside, and on a
+// full disk there is none. It also gives up the checksums of the file system;
+// records have their own. A failure costs nothing but this.
+func writeInPlace(f *os.File) {
+	fd := int(f.Fd())
+	if flags, err := unix.IoctlGetInt(fd, unix.FS_IOC_GETFLAGS); err == nil {
+		_ = unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, flags|noCow)
+	}
+	runtime.KeepAlive(f)
+}
+
 // call runs a system call on the descriptor until it is not interrupted.
 func (f *file) call(op string, do func(fd int) error) error {
 	fd := int(f.os.Fd())

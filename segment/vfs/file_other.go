@@ -2,6 +2,8 @@
 
 package vfs
 
+import "os"
+
 // WriteVec implements [File].
 func (f *file) WriteVec(bufs [][]byte, off int64) (n int, err error) {
 	for _, b := range bufs {
@@ -17,6 +19,10 @@ func (f *file) WriteVec(bufs [][]byte, off int64) (n int, err error) {
 // Datasync implements [File]. Package os asks for a full flush of the drive
 // where fsync alone would not.
 func (f *file) Datasync() error { return f.os.Sync() }
+
+func copiesOnWrite(*os.File) bool { return false }
+
+func writeInPlace(*os.File) {}
 
 // Reserve implements [File]: there is no portable way.
 func (f *file) Reserve(off, n int64) error { return nil }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 )
 
@@ -14,12 +15,15 @@ const (
 	lockPause    = 2 * time.Millisecond
 )
 
-// lockFile locks the file at path, creating it if need be.
+// lockFile locks the file at path, creating it if need be, and the directory it
+// is in. The file is what everybody agrees on. The directory can't be replaced
+// under a writer as the file can: whoever tidies that away must not let a second
+// writer in.
 func lockFile(path string) (unlock func() error, err error) {
 	for start := time.Now(); ; time.Sleep(lockPause) {
-		f, err := tryLock(path)
+		held, err := tryLock(path)
 		if err == nil {
-			return func() error { return unlockFile(f) }, nil
+			return held.release, nil
 		}
 		if !errors.Is(err, ErrLocked) || time.Since(start) > lockPatience {
 			return nil, err
@@ -27,21 +31,56 @@ func lockFile(path string) (unlock func() error, err error) {
 	}
 }
 
+// heldLock is a file that is locked and the directory it is in, nil where
+// directories can't be locked.
+type heldLock struct{ file, dir *os.File }
+
+// release lets the directory go first, so that whoever gets the file gets both.
+func (l *heldLock) release() error {
+	var err error
+	if l.dir != nil {
+		err = unlockFile(l.dir)
+	}
+	return errors.Join(err, unlockFile(l.file))
+}
+
 // tryLock asks once.
-func tryLock(path string) (*os.File, error) {
+func tryLock(path string) (*heldLock, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, err
 	}
+	held := &heldLock{file: f}
 	err = setLock(f, true)
 	if err == nil {
 		err = sameFile(f, path)
+	}
+	if err == nil {
+		held.dir, err = lockDir(filepath.Dir(path), true)
 	}
 	if err != nil {
 		f.Close()
 		return nil, &os.PathError{Op: "lock", Path: path, Err: err}
 	}
-	return f, nil
+	return held, nil
+}
+
+// lockDir locks a directory. Where the file system can't do that, which some
+// over a network can't, it returns nil: the lock file has to suffice.
+func lockDir(path string, exclusive bool) (*os.File, error) {
+	d, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	err = setLock(d, exclusive)
+	if err == nil {
+		return d, nil
+	}
+	d.Close()
+	if err == ErrLocked {
+		return nil, err
+	}
+	return nil, nil
 }
 
 // sameFile makes sure that the locked file is still the one under its name:
@@ -69,9 +108,24 @@ func unlockFile(f *os.File) error {
 	return err
 }
 
-// probeLock reports whether the file at path is locked. It takes a shared lock
-// for a moment, so that two probes don't see each other.
+// probeLock reports whether the file at path or its directory is locked. It takes
+// a shared lock for a moment, so that two probes don't see each other.
 func probeLock(path string) (bool, error) {
+	locked, err := probeFile(path)
+	if locked || err != nil {
+		return locked, err
+	}
+	d, err := lockDir(filepath.Dir(path), false)
+	if err == ErrLocked {
+		return true, nil
+	}
+	if d != nil {
+		err = unlockFile(d)
+	}
+	return false, err
+}
+
+func probeFile(path string) (bool, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil

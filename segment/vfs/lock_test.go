@@ -78,6 +78,28 @@ func TestLockOfRemovedFile(t *testing.T) {
 	}
 }
 
+// TestLockOfReplacedFile: whoever removes the lock file, or puts another in its
+// place, frees nothing.
+func TestLockOfReplacedFile(t *testing.T) {
+	d := tempDir(t)
+	unlock, err := d.Lock("LOCK")
+	check(t, err)
+	path := filepath.Join(d.Path(), "LOCK")
+	if err := os.Remove(path); err != nil {
+		t.Skipf("open files can't be removed here: %v", err)
+	}
+	wantLocked(t, d, true)
+	create(t, d, "LOCK", "")
+	wantLocked(t, d, true)
+	_, err = d.Lock("LOCK")
+	wantError(t, err, ErrLocked, path)
+	check(t, unlock())
+	wantLocked(t, d, false)
+	unlock, err = d.Lock("LOCK")
+	check(t, err)
+	check(t, unlock())
+}
+
 const lockChildDir = "CROWFLY_TEST_LOCK_DIR"
 
 // TestLockChild is the other process of TestLockAcrossProcesses.

@@ -9,7 +9,10 @@ import (
 // renameExclusive renames in one step and fails with fs.ErrExist if the new
 // name is taken.
 func renameExclusive(from, to string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	err := error(unix.EINTR)
+	for err == unix.EINTR {
+		err = unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	}
 	switch err {
 	case nil:
 		return nil

@@ -1,8 +1,8 @@
 // Package vfs is the only code in crowfly that talks to the operating system
 // about files and memory maps.
 //
-// An [FS] is one store directory: flat, every name a plain file name. Two
-// things implement it. [Dir] is a real directory. The simulated disk in
+// An [FS] is one store directory: flat, every name a plain file name, and
+// beside them a place for what was set aside. Two things implement it. [Dir] is a real directory. The simulated disk in
 // package simdisk forgets, tears and reorders whatever was not synced, so that
 // everything above can be crashed after every single call made here.
 //
@@ -25,6 +25,9 @@ import (
 // ErrLocked says that another process, or another handle in this one, holds
 // the lock.
 var ErrLocked = errors.New("locked by another writer")
+
+// TrashDir is where [FS].Trash puts files.
+const TrashDir = "trash"
 
 // FS is one flat directory. Its methods are safe for concurrent use. Errors
 // wrap the fs.Err* sentinels and syscall errors of the standard library and
@@ -52,10 +55,16 @@ type FS interface {
 	// Trim is File.Trim for a file that nobody writes to any more.
 	Trim(name string) error
 
-	// List returns the names of all files, sorted.
+	// Trash moves a file out of the way, into a directory TrashDir below this
+	// one, where it keeps its name or gets a number behind it. It returns the
+	// new path, relative to the directory. Durable after SyncDir.
+	Trash(name string) (path string, err error)
+
+	// List returns the names of all files, sorted. What is in the trash
+	// does not count.
 	List() ([]string, error)
 
-	// SyncDir makes every earlier Create, Rename and Remove durable.
+	// SyncDir makes every earlier Create, Rename, Remove and Trash durable.
 	SyncDir() error
 
 	// Lock takes the exclusive lock on the named file, which it creates if
@@ -63,8 +72,8 @@ type FS interface {
 	// some milliseconds, to let a Locked probe pass).
 	Lock(name string) (unlock func() error, err error)
 
-	// Locked reports whether anybody holds the lock now. A missing file is
-	// not locked. It changes nothing on disk.
+	// Locked reports whether anybody holds the lock now. A file that nobody
+	// has made is not locked. It changes nothing on disk.
 	Locked(name string) (bool, error)
 
 	// AfterFunc calls f in its own goroutine after d, like time.AfterFunc;

@@ -59,7 +59,7 @@ func (c *clock) next(until time.Duration) func() {
 		return nil
 	}
 	t := c.timers[0]
-	c.timers = c.timers[1:]
+	c.timers = slices.Delete(c.timers, 0, 1)
 	c.now = max(c.now, t.due)
 	return t.f
 }

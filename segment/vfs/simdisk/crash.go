@@ -16,9 +16,19 @@ const sector = 512
 // new disk all of that is durable, nothing is pending and no lock is held.
 // Hooks, faults and timers don't come along.
 func (d *Disk) Crash(rng *rand.Rand) *Disk {
+	return d.CrashIn(Manner{
+		Keep:    Keep(rng.IntN(2) * (1 + rng.IntN(Keeps-1))), // half of the time each file in a way of its own
+		Size:    Size(rng.IntN(2) * rng.IntN(Sizes)),
+		Ordered: rng.IntN(2) == 0,
+		Garbage: rng.IntN(4) == 0,
+	}, rng)
+}
+
+// CrashIn is Crash in a given manner, so that rng chooses the details only.
+func (d *Disk) CrashIn(m Manner, rng *rand.Rand) *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	c := newCut(d, rng)
+	c := newCut(d, m, rng)
 	left := c.directory(d.durable, d.pending)
 	files := make([]inode, len(left))
 	after := make(names, len(left))
@@ -28,6 +38,13 @@ func (d *Disk) Crash(rng *rand.Rand) *Disk {
 		after[i] = entry{e.name, &files[i]}
 	}
 	return &Disk{names: after, durable: after, freed: slices.Clip(d.freed)}
+}
+
+// Pending reports whether a power cut can leave anything but what programs see.
+func (d *Disk) Pending() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.pending) > 0 || slices.ContainsFunc(d.names, func(e entry) bool { return e.ino.unsynced() })
 }
 
 // Clone returns an independent disk in the same state, as the next process
@@ -64,15 +81,14 @@ func (d *Disk) Clone() *Disk {
 
 // cut is one power cut.
 type cut struct {
+	Manner
 	rng     *rand.Rand
-	same    bool // all files in the same mode
-	mode    mode
 	garbage [][]byte // what never written sectors may hold; nil for zeros
 }
 
-func newCut(d *Disk, rng *rand.Rand) *cut {
-	c := &cut{rng: rng, same: rng.IntN(2) == 0, mode: mode(rng.IntN(int(modes)))}
-	if rng.IntN(4) == 0 {
+func newCut(d *Disk, m Manner, rng *rand.Rand) *cut {
+	c := &cut{Manner: m, rng: rng}
+	if m.Garbage {
 		c.garbage = append(c.garbage, d.freed...)
 		for _, e := range d.names {
 			c.garbage = append(c.garbage, e.ino.durable)
@@ -83,11 +99,11 @@ func newCut(d *Disk, rng *rand.Rand) *cut {
 
 // choose makes a choice among n things.
 func (c *cut) choose(n int) choice {
-	m := c.mode
-	if !c.same {
-		m = mode(c.rng.IntN(int(modes)))
+	keep := c.Keep
+	if keep == KeepMixed {
+		keep = Keep(1 + c.rng.IntN(Keeps-1))
 	}
-	return newChoice(c.rng, m, n)
+	return newChoice(c.rng, keep, n)
 }
 
 // directory returns the names that are left. With a journal the operations
@@ -97,8 +113,8 @@ func (c *cut) directory(durable names, pending []change) names {
 		return durable
 	}
 	keep := c.choose(len(pending))
-	if c.rng.IntN(2) == 0 {
-		keep = newChoice(c.rng, prefix, len(pending))
+	if c.Ordered && c.Keep != KeepNone && c.Keep != KeepAll {
+		keep = newChoice(c.rng, KeepFirst, len(pending))
 	}
 	left := durable
 	for _, p := range pending {
@@ -112,7 +128,7 @@ func (c *cut) directory(durable names, pending []change) names {
 // contents returns the bytes of a file that are left.
 func (c *cut) contents(ino *inode) []byte {
 	low, high := len(ino.durable), len(ino.cached)
-	if len(ino.pending) == 0 && low == high {
+	if !ino.unsynced() {
 		return slices.Clip(ino.durable)
 	}
 	out := make([]byte, high)
@@ -143,14 +159,20 @@ func (c *cut) contents(ino *inode) []byte {
 // which cuts them off, or larger.
 func (c *cut) size(ino *inode, end int) int {
 	low, high := len(ino.durable), len(ino.cached)
-	switch c.rng.IntN(4) {
-	case 0:
+	size := c.Size
+	if size == SizeMixed {
+		size = Size(1 + c.rng.IntN(Sizes-1))
+	}
+	switch size {
+	case SizeDurable:
+		return low
+	case SizeCached:
 		return high
-	case 1:
-		if len(ino.pending) > 0 { // as after one of the writes
+	case SizeOfWrite:
+		if len(ino.pending) > 0 {
 			return max(low, ino.pending[c.rng.IntN(len(ino.pending))].end())
 		}
-	case 2:
+	case SizeBetween:
 		return low + c.rng.IntN(high-low+1)
 	}
 	return end
@@ -176,53 +198,3 @@ func roundUp(n int) int { return (n + sector - 1) / sector * sector }
 
 // sectorsOf returns how many sectors a write touches.
 func sectorsOf(w pendingWrite) int { return (roundUp(w.end()) - w.off/sector*sector) / sector }
-
-// mode is a manner of losing things.
-type mode int
-
-const (
-	none mode = iota
-	all
-	prefix
-	random
-	allButOne
-	onlyOne
-	modes // their number
-)
-
-// choice decides about n things in order.
-type choice struct {
-	rng  *rand.Rand
-	mode mode
-	i, k int
-}
-
-func newChoice(rng *rand.Rand, m mode, n int) choice {
-	c := choice{rng: rng, mode: m}
-	switch m {
-	case prefix:
-		c.k = rng.IntN(n + 1)
-	case allButOne, onlyOne:
-		c.k = rng.IntN(max(n, 1))
-	}
-	return c
-}
-
-// next says whether the next thing survives.
-func (c *choice) next() bool {
-	i := c.i
-	c.i++
-	switch c.mode {
-	case all:
-		return true
-	case prefix:
-		return i < c.k
-	case random:
-		return c.rng.Uint64()&1 == 0
-	case allButOne:
-		return i != c.k
-	case onlyOne:
-		return i == c.k
-	}
-	return false
-}

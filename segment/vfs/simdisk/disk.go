@@ -17,10 +17,15 @@
 package simdisk
 
 import (
+	"encoding/binary"
+	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/cespare/xxhash/v2"
 
 	"github.com/crowfly/crowfly/segment/vfs"
 )
@@ -36,6 +41,7 @@ const (
 	OpTrim     = "Trim"
 	OpRename   = "Rename"
 	OpRemove   = "Remove"
+	OpTrash    = "Trash"
 	OpSyncDir  = "SyncDir"
 	OpLock     = "Lock" // changes the disk only if it creates the file
 
@@ -60,6 +66,8 @@ type Disk struct {
 	onOp   func(n int, op string)
 	fail   func(op, name string, n int) error
 	clock  clock
+
+	handles *Handles // nil before the first file is opened
 }
 
 var _ vfs.FS = (*Disk)(nil)
@@ -82,7 +90,7 @@ func (d *Disk) Create(name string) (vfs.File, error) {
 	if d.names.get(name) != nil {
 		return nil, pathError(OpCreate, name, fs.ErrExist)
 	}
-	return &file{disk: d, ino: d.create(name), name: name, writable: true}, nil
+	return d.newFile(d.create(name), name, true), nil
 }
 
 // create adds an empty file. The caller holds mu.
@@ -109,7 +117,7 @@ func (d *Disk) Open(name string) (vfs.File, error) {
 	if ino == nil {
 		return nil, pathError(OpOpen, name, fs.ErrNotExist)
 	}
-	return &file{disk: d, ino: ino, name: name}, nil
+	return d.newFile(ino, name, false), nil
 }
 
 // Rename implements [vfs.FS].
@@ -148,6 +156,36 @@ func (d *Disk) Remove(name string) error {
 	d.change(change{kind: removed, name: name, ino: ino})
 	d.free(ino)
 	return nil
+}
+
+// Trash implements [vfs.FS]. A file in the trash is one whose name has a slash
+// in it: ReadFile reads it, Names does not list it.
+func (d *Disk) Trash(name string) (string, error) {
+	n, err := d.begin(OpTrash, name)
+	defer d.end(n, OpTrash)
+	if err != nil {
+		return "", err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ino := d.names.get(name)
+	if ino == nil {
+		return "", pathError(OpTrash, name, fs.ErrNotExist)
+	}
+	to := trashPrefix + name
+	for i := 1; d.names.get(to) != nil; i++ {
+		to = fmt.Sprintf("%s%s.%d", trashPrefix, name, i)
+	}
+	d.change(change{kind: renamed, name: to, ino: ino})
+	return to, nil
+}
+
+// trashPrefix begins the names of the files in the trash.
+const trashPrefix = vfs.TrashDir + "/"
+
+// Trashed returns the names of the files in the trash, sorted.
+func (d *Disk) Trashed() []string {
+	return d.list(func(name string) bool { return strings.HasPrefix(name, trashPrefix) })
 }
 
 // free remembers what was on the blocks of a removed file.
@@ -249,13 +287,18 @@ func (d *Disk) AfterFunc(delay time.Duration, f func()) (stop func() bool) {
 // goroutine. What those functions start and is due within delay runs too.
 func (d *Disk) Advance(delay time.Duration) { d.clock.advance(delay) }
 
-// Names returns the names of all files, sorted.
+// Names returns the names of all files, sorted. Those in the trash don't count.
 func (d *Disk) Names() []string {
+	return d.list(func(name string) bool { return !strings.HasPrefix(name, trashPrefix) })
+}
+
+func (d *Disk) list(wanted func(name string) bool) (list []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	list := make([]string, len(d.names))
-	for i, e := range d.names {
-		list[i] = e.name
+	for _, e := range d.names {
+		if wanted(e.name) {
+			list = append(list, e.name)
+		}
 	}
 	return list
 }
@@ -269,6 +312,23 @@ func (d *Disk) ReadFile(name string) ([]byte, error) {
 		return nil, pathError("ReadFile", name, fs.ErrNotExist)
 	}
 	return slices.Clone(ino.cached), nil
+}
+
+// Sum is a checksum of all names and of what programs read under them. Two
+// disks that Crash made of one are the same if it is.
+func (d *Disk) Sum() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var sum xxhash.Digest
+	sum.Reset()
+	for _, e := range d.names {
+		var size [8]byte
+		binary.LittleEndian.PutUint64(size[:], uint64(len(e.ino.cached)))
+		sum.WriteString(e.name + "\x00")
+		sum.Write(size[:])
+		sum.Write(e.ino.cached)
+	}
+	return sum.Sum64()
 }
 
 // WriteFile gives the named file, which need not exist, these contents at

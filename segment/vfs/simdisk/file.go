@@ -16,6 +16,7 @@ type file struct {
 	name     string
 	writable bool
 	closed   bool
+	handle   *handle
 }
 
 var _ vfs.File = (*file)(nil)
@@ -123,6 +124,7 @@ func (f *file) Map(size int64) (*vfs.Mapping, error) {
 	if err != nil {
 		return nil, pathError(OpMap, f.name, err)
 	}
+	f.handle.mapped.Store(true)
 	return m, nil
 }
 
@@ -144,6 +146,7 @@ func (f *file) Close() error {
 	unlock, err := f.lock("Close", false)
 	defer unlock()
 	f.closed = true
+	f.handle.closed()
 	return err
 }
 

@@ -22,6 +22,11 @@ type pendingWrite struct {
 
 func (w pendingWrite) end() int { return w.off + len(w.data) }
 
+// unsynced reports whether a power cut may leave other bytes than programs read.
+func (ino *inode) unsynced() bool {
+	return len(ino.pending) > 0 || len(ino.durable) != len(ino.cached) || ino.lost
+}
+
 // read is io.ReaderAt for an off that is not negative.
 func (ino *inode) read(p []byte, off int64) (int, error) {
 	n := 0

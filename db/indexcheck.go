@@ -1,0 +1,83 @@
+package db
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/crowfly/crowfly/segment"
+)
+
+// indexCheck compares the index of an open store with the records in its files.
+// A record that readers may see must be found, unless a newer one of its key is,
+// and nothing else.
+type indexCheck struct {
+	db         *DB
+	visible    uint64 // when the check began
+	generation uint64
+
+	live    int               // records that the index points to
+	puts    map[string]found  // newest put of keys that the index does not have
+	deleted map[string]uint64 // newest tombstone of such keys
+	damage  []Damage
+}
+
+type found struct {
+	seq  uint64
+	path string
+	off  int64
+}
+
+func newIndexCheck(db *DB) *indexCheck {
+	return &indexCheck{
+		db: db, visible: db.index.Visible(), generation: db.currentManifest().generation,
+		puts: make(map[string]found), deleted: make(map[string]uint64),
+	}
+}
+
+// record compares one record, which was verified.
+func (c *indexCheck) record(f *finding, r *segment.Record) {
+	if r.Seq > c.visible {
+		return
+	}
+	hit, err := c.db.lookup(r.Key)
+	path := filepath.Join(c.db.fs.Path(), f.name)
+	switch {
+	case err == nil && hit.Seq < r.Seq:
+		c.note(r.Key, path, r.Offset, "the index has an older version than this")
+	case err == nil:
+		if hit.Segment.ID() == f.id && hit.Offset == r.Offset {
+			c.live++
+		}
+	case !errors.Is(err, ErrNotFound):
+		c.note(r.Key, path, r.Offset, fmt.Sprint("the index: ", err))
+	case r.Kind == segment.KindDelete:
+		c.deleted[string(r.Key)] = max(c.deleted[string(r.Key)], r.Seq)
+	case c.puts[string(r.Key)].seq < r.Seq:
+		c.puts[string(r.Key)] = found{r.Seq, path, r.Offset}
+	}
+}
+
+func (c *indexCheck) note(key []byte, path string, off int64, reason string) {
+	c.damage = append(c.damage, Damage{&CorruptError{Path: path, Offset: off, Reason: reason}, 0, append([]byte(nil), key...)})
+}
+
+// finish judges what depends on having seen everything, unless writes have come
+// in between. whole says that no file is damaged.
+func (c *indexCheck) finish(whole bool) []Damage {
+	keys := c.db.index.Len()
+	if c.db.index.Visible() != c.visible {
+		return c.damage
+	}
+	for key, put := range c.puts {
+		if c.deleted[key] < put.seq {
+			c.note([]byte(key), put.path, put.off, "the index does not have this record")
+		}
+	}
+	if whole && len(c.damage) == 0 && c.live != keys && c.db.currentManifest().generation == c.generation {
+		c.damage = append(c.damage, Damage{Err: &CorruptError{
+			Path: c.db.fs.Path(), Reason: fmt.Sprintf("the index has %d keys, the files have %d", keys, c.live),
+		}})
+	}
+	return c.damage
+}

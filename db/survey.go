@@ -1,0 +1,307 @@
+package db
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/crowfly/crowfly/segment"
+)
+
+// survey is what the names, headers and manifests in a directory tell about
+// the store in it, however damaged.
+type survey struct {
+	names  []string
+	store  segment.StoreID
+	base   *manifest // the newest that can be read; without any, one that lists nothing
+	top    uint64    // highest generation among the names
+	epoch  uint32    // highest of all headers
+	older  []*manifest
+	damage []Damage
+
+	// lost says that there was a newer manifest than base. Then segments that
+	// base does not name count too.
+	lost bool
+
+	headers  map[segment.ID]segment.Header // of segment files, where whole
+	findings []*finding                    // of the segments that count
+	strays   []*finding                    // of the others of this store
+}
+
+// errNoStore says that a directory has no files of a store.
+var errNoStore = errors.New("there is no store")
+
+// survey reads manifests and headers. It fails with ErrNewer if any of them is
+// from a newer version.
+func (in *inspector) survey() (*survey, error) {
+	s := &survey{headers: make(map[segment.ID]segment.Header)}
+	var err error
+	if s.names, err = in.fs.List(); err != nil {
+		return nil, err
+	}
+	if err := in.measure(s.names); err != nil {
+		return nil, err
+	}
+	if err := in.readHeaders(s); err != nil {
+		return nil, err
+	}
+	manifests, err := in.readManifests(s)
+	if err != nil {
+		return nil, err
+	}
+	s.choose(manifests)
+	in.judgeManifests(s, manifests)
+	return s, nil
+}
+
+// measure adds up what there is to read. It refuses a directory without files
+// of a store.
+func (in *inspector) measure(names []string) error {
+	in.at.Total = in.at.Done
+	ours := false
+	for _, name := range names {
+		_, isManifest := segment.ParseManifestName(name)
+		_, isFile := parseID(name)
+		if !isManifest && !isFile {
+			ours = ours || name == segment.LockName
+			continue
+		}
+		ours = true
+		file, err := in.fs.Open(name)
+		if isNotExist(err) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		size, err := file.Size()
+		file.Close()
+		if err != nil {
+			return err
+		}
+		in.at.Total += size
+	}
+	if !ours {
+		return fmt.Errorf("%w in %s", errNoStore, in.fs.Path())
+	}
+	return nil
+}
+
+// readHeaders reads those of all segments. One that is damaged is left to
+// whoever looks at the whole file.
+func (in *inspector) readHeaders(s *survey) error {
+	for _, id := range segmentFiles(s.names) {
+		h, err := segment.ReadHeader(in.fs, id)
+		if errors.Is(err, ErrNewer) {
+			return fmt.Errorf("%s: %w", in.path(id.FileName()), err)
+		}
+		if err == nil {
+			s.headers[id] = h
+		}
+	}
+	return nil
+}
+
+// image is a manifest file as it was found.
+type image struct {
+	gen    uint64
+	m      *manifest // nil if it can't be read
+	damage []Damage
+}
+
+func (in *inspector) readManifests(s *survey) (list []image, err error) {
+	for _, name := range s.names {
+		gen, ok := segment.ParseManifestName(name)
+		if !ok {
+			continue
+		}
+		s.top = max(s.top, gen)
+		b, err := readFile(in.fs, name)
+		if isNotExist(err) {
+			continue // replaced meanwhile
+		}
+		in.files++
+		x := image{gen: gen}
+		if err != nil {
+			x.damage = []Damage{{Err: &CorruptError{Path: in.path(name), Reason: fmt.Sprint("can't be read: ", err)}}}
+		} else if err := x.decode(b, in.path(name)); err != nil {
+			return nil, err
+		}
+		if err := in.passed(name, int64(len(b))); err != nil {
+			return nil, err
+		}
+		list = append(list, x)
+	}
+	return list, nil
+}
+
+// decode reads both images and notes what is wrong with either.
+func (x *image) decode(b []byte, path string) error {
+	half := len(b) / 2
+	for _, from := range []int{0, half} {
+		m, err := decodeImage(b[from:], x.gen)
+		switch {
+		case errors.Is(err, ErrNewer):
+			return fmt.Errorf("%s: %w", path, err)
+		case err != nil:
+			x.damage = append(x.damage, Damage{Err: &CorruptError{Path: path, Offset: int64(from), Reason: err.Error()}})
+		case x.m == nil:
+			x.m = m
+		}
+	}
+	return nil
+}
+
+// choose decides whose files these are, the store that has most of the segments,
+// and which manifest to go by.
+func (s *survey) choose(manifests []image) {
+	count := make(map[segment.StoreID]int)
+	for _, h := range s.headers {
+		count[h.Store]++
+	}
+	for _, x := range manifests {
+		if x.m == nil {
+			continue
+		}
+		if len(s.headers) == 0 {
+			s.store = x.m.store // manifests come in order of age
+		}
+		for _, e := range x.m.segments {
+			if h, ok := s.headers[e.id]; ok && h.Salt == e.salt {
+				count[x.m.store]++
+			}
+		}
+	}
+	for store, n := range count {
+		if most := count[s.store]; n > most || n == most && n > 0 && store.String() < s.store.String() {
+			s.store = store
+		}
+	}
+	s.base = &manifest{store: s.store, nextID: 1, nextSeq: 1}
+	for _, x := range manifests {
+		if x.m != nil && x.m.store == s.store {
+			if s.base.generation > 0 {
+				s.older = append(s.older, s.base)
+			}
+			s.base = x.m
+		}
+	}
+	for _, h := range s.headers {
+		if h.Store == s.store {
+			s.epoch = max(s.epoch, h.Epoch)
+		}
+	}
+	s.epoch = max(s.epoch, s.base.epoch)
+}
+
+// judgeManifests notes what is wrong with the newest manifest.
+func (in *inspector) judgeManifests(s *survey, manifests []image) {
+	s.lost = s.base.generation == 0 || s.base.generation != s.top
+	if s.top == 0 {
+		if in.anyFile(s) {
+			s.damage = append(s.damage, Damage{Err: &CorruptError{Path: in.fs.Path(), Reason: "there are segments but no manifest"}})
+		}
+		return
+	}
+	for _, x := range manifests {
+		if x.gen != s.top {
+			continue
+		}
+		s.damage = append(s.damage, x.damage...)
+		if x.m != nil && x.m.store != s.store {
+			path := in.path(segment.ManifestName(x.gen))
+			s.damage = append(s.damage, Damage{Err: &CorruptError{Path: path, Offset: 16, Reason: fmt.Sprintf("file of another store (%v)", x.m.store)}})
+		}
+	}
+}
+
+func (in *inspector) anyFile(s *survey) bool {
+	for _, name := range s.names {
+		if _, ok := parseID(name); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// inspect looks at all segments. alive says that there is a writer, to whom the
+// files belong that the manifest does not name.
+func (in *inspector) inspect(s *survey, alive bool, skip func(segment.ID) bool) error {
+	for i := range s.base.segments {
+		e := &s.base.segments[i]
+		if skip(e.id) {
+			continue
+		}
+		f := &finding{id: e.id, name: s.locate(e), entry: e}
+		if err := in.segment(f, s.store); err != nil {
+			return err
+		}
+		s.findings = append(s.findings, f)
+	}
+	if alive {
+		return nil
+	}
+	for _, id := range segmentFiles(s.names) {
+		if s.base.entry(id) != nil {
+			continue
+		}
+		if err := in.stray(s, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// locate returns the name of the file of an entry: that of the segment, unless
+// it has come to lie under the name of another.
+func (s *survey) locate(e *entry) string {
+	if h, ok := s.headers[e.id]; ok && h.Salt != e.salt {
+		for id, h := range s.headers {
+			if h.Store == s.store && h.Salt == e.salt && segment.ID(h.File) == e.id {
+				return id.FileName()
+			}
+		}
+	}
+	return e.id.FileName()
+}
+
+// stray looks at a segment that the manifest does not name. A record of its own
+// with a number the manifest has not given out yet was acknowledged by a run
+// whose manifest is gone.
+func (in *inspector) stray(s *survey, id segment.ID) error {
+	h, whole := s.headers[id]
+	if whole && h.Store == s.store && segment.ID(h.File) != id {
+		return nil // what the disk held there before, or the file of another segment
+	}
+	f := &finding{id: id, name: id.FileName()}
+	if err := in.segment(f, s.store); err != nil {
+		return err
+	}
+	switch {
+	case f.missing:
+	case f.foreign && whole:
+		s.damage = append(s.damage, f.damage...)
+	case f.foreign:
+		if s.lost {
+			s.damage = append(s.damage, f.damage...)
+		}
+	case s.lost:
+		s.findings = append(s.findings, f)
+	default:
+		s.strays = append(s.strays, f)
+		if whole && f.newest >= s.base.nextSeq {
+			s.rediscover(in, f)
+		}
+	}
+	return nil
+}
+
+// rediscover makes all strays count, since one proves that a manifest was lost.
+func (s *survey) rediscover(in *inspector, f *finding) {
+	s.lost = true
+	s.damage = append(s.damage, Damage{Err: &CorruptError{
+		Path: in.path(f.name), Offset: segment.HeaderSize,
+		Reason: fmt.Sprintf("record %d is newer than %s, which does not name this file: a manifest was lost",
+			f.newest, segment.ManifestName(s.base.generation)),
+	}})
+	s.findings, s.strays = append(s.findings, s.strays...), nil
+}
