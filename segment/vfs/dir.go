@@ -106,7 +106,7 @@ func (d *Dir) open(op, name string, flag int) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &file{os: f, name: name}, nil
+	return newFile(f, name), nil
 }
 
 // Rename implements [FS].
@@ -194,6 +194,9 @@ func (d *Dir) Locked(name string) (bool, error) {
 	}
 	return probeLock(path)
 }
+
+// Free implements [FS].
+func (d *Dir) Free() (int64, error) { return freeBytes(d.path) }
 
 // AfterFunc implements [FS].
 func (d *Dir) AfterFunc(delay time.Duration, f func()) (stop func() bool) {

@@ -18,6 +18,7 @@ package simdisk
 
 import (
 	"io/fs"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -238,6 +239,9 @@ func (d *Disk) Locked(name string) (bool, error) {
 	ino := d.names.get(name)
 	return ino != nil && ino.locked, nil
 }
+
+// Free implements [vfs.FS]. The disk is as large as memory.
+func (d *Disk) Free() (int64, error) { return math.MaxInt64, nil }
 
 // AfterFunc implements [vfs.FS] with the disk's own clock, which only Advance
 // moves.
