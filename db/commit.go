@@ -8,6 +8,7 @@ import (
 
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/vfs"
 )
 
 // A write takes this road, in this order:
@@ -129,20 +130,24 @@ func (db *DB) commitGroup(group []*commit) {
 	defer db.write.Unlock()
 	finished := false
 	defer func() {
-		if !finished { // a panic, such as a page that can't be read: nobody knows how far it came
+		if !finished { // a panic: nobody knows how far it came
 			db.writer.poison = errAborted
 			fail(group, errAborted)
 		}
 	}()
-	db.commitLocked(group)
+	if err := db.commitLocked(group); err != nil { // a page of an older record can't be read: nobody knows either
+		db.writer.poison = fmt.Errorf("%w: %w", errAborted, err)
+		fail(group, db.writer.poison)
+	}
 	finished = true
 }
 
 // commitLocked gives the deletes of a group that the disk has no room for
-// another chance, without the puts.
-func (db *DB) commitLocked(group []*commit) {
+// another chance, without the puts. It fails only with a *FaultError.
+func (db *DB) commitLocked(group []*commit) (fault error) {
+	defer vfs.EndGuard(vfs.BeginGuard(), &fault)
 	err := db.commitOnce(group)
-	if isNoSpace(err) && slices.ContainsFunc(group, (*commit).puts) {
+	if lacksSpace(err) && slices.ContainsFunc(group, (*commit).puts) {
 		fail(slices.DeleteFunc(slices.Clone(group), (*commit).deletes), err)
 		group = slices.DeleteFunc(slices.Clone(group), (*commit).settled)
 		err = db.commitOnce(group)
@@ -150,6 +155,7 @@ func (db *DB) commitLocked(group []*commit) {
 	if err != nil {
 		fail(group, err)
 	}
+	return nil
 }
 
 // commitOnce returns why what is not published of a group can't be.
@@ -214,11 +220,32 @@ func (db *DB) writable() error {
 // judge decides, in queue order, what each commit finds: the versions before it
 // in the group, and those in the index. It gives out sequence numbers, which
 // count as used once they are staged, and returns the commits that have anything
-// to write.
+// to write. A commit fails if the disk can't read a record that it would replace.
 func (db *DB) judge(group []*commit) (writing []*commit) {
+	for {
+		writing, fault := db.judgeAll(group)
+		if fault == nil {
+			return writing
+		}
+	}
+}
+
+// judgeAll leaves those out that have failed already. If another one does, by a
+// fault, it has to be called again.
+func (db *DB) judgeAll(group []*commit) (writing []*commit, fault error) {
+	var c *commit
+	defer func() {
+		if fault != nil {
+			c.err = fault
+		}
+	}()
+	defer vfs.EndGuard(vfs.BeginGuard(), &fault)
 	overlay := make(map[string]Version) // of the keys of the group; zero if deleted
 	seq := db.writer.seq
-	for _, c := range group {
+	for _, c = range group {
+		if c.err != nil {
+			continue
+		}
 		if !db.holds(c.conditions, overlay) {
 			c.err = ErrPrecondition
 			continue
@@ -231,7 +258,7 @@ func (db *DB) judge(group []*commit) (writing []*commit) {
 			writing = append(writing, c)
 		}
 	}
-	return writing
+	return writing, nil
 }
 
 func (db *DB) holds(conditions []condition, overlay map[string]Version) bool {

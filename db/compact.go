@@ -7,6 +7,7 @@ import (
 
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/vfs"
 )
 
 // compaction copies what is still needed of some sealed segments into a new
@@ -97,7 +98,8 @@ func (c *compaction) commit(m *manifest) {
 	}
 }
 
-func (c *compaction) copyAll() error {
+func (c *compaction) copyAll() (err error) {
+	defer vfs.EndGuard(vfs.BeginGuard(), &err)
 	st := c.db.state.Load()
 	for _, e := range c.inputs {
 		in := st.find(e.id)

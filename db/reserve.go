@@ -44,6 +44,9 @@ func (db *DB) reserve(group []*commit) error {
 // prepareNext has everything ready for the next segment if a group makes the
 // active one more than half full.
 func (db *DB) prepareNext(group []*commit) error {
+	if err := db.pinnedError(); err != nil {
+		return err
+	}
 	size := int64(0)
 	for _, c := range group {
 		size += c.size
