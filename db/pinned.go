@@ -141,9 +141,13 @@ func (db *DB) reclaim() {
 		return
 	}
 	limit := db.pinnedLimit(st)
-	if disk, _ := db.pinned.usage(db.pinned.held(), st); disk > limit {
+	pinned := func() int64 {
+		disk, memory := db.pinned.usage(db.pinned.held(), st)
+		return disk + memory
+	}
+	if before := pinned(); before > limit {
 		db.forgetBlobs(st)
-		db.collect(func() bool { now, _ := db.pinned.usage(db.pinned.held(), st); return now < disk })
+		db.collect(func() bool { return pinned() < before })
 	}
 	done := db.moveOld(st, limit)
 	if !done && db.revokeOldest() {

@@ -1,0 +1,94 @@
+//go:build race
+
+package db
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// A reader never meets memory that was given up, however badly a collection is
+// timed. Method: under the race detector a retired mapping is poisoned, which is
+// a race with whoever still reads it; a collection is forced between all steps of
+// every read, while segments are replaced all the time.
+func TestCollectionBetweenSteps(t *testing.T) {
+	const keys, reads = 3, 60
+	db := openImpatient(t, "", Options{FS: newDisk(), Sync: SyncNever})
+	value := func(k, n int) []byte {
+		size := 1
+		if k == 0 {
+			size = testBlobSize // in a file of its own
+		}
+		return bytes.Repeat(fmt.Appendf(nil, "%d;", k), size+n%7)
+	}
+	for k := range keys {
+		mustPut(t, db, fmt.Sprint(k), string(value(k, 0)))
+	}
+	hook := runtime.GC
+	stepHook.Store(&hook)
+	defer stepHook.Store(nil)
+
+	var done atomic.Bool
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		for n := 0; !done.Load(); n++ {
+			for k := range keys {
+				mustPut(t, db, fmt.Sprint(k), string(value(k, n)))
+			}
+			compactAll(t, db)
+		}
+	})
+	right := func(k int, b []byte, err error) {
+		if err != nil || !bytes.Equal(b, bytes.Repeat(fmt.Appendf(nil, "%d;", k), len(b)/2)) {
+			t.Errorf("key %d reads %.40q, %v", k, b, err)
+		}
+	}
+	for n := range reads {
+		k := n % keys
+		key := fmt.Append(nil, k)
+		b, err := db.Get(nil, key)
+		right(k, b, err)
+		err = db.View(key, func(b []byte) error { right(k, b, nil); return nil })
+		right(k, nil, err)
+		readValue(t, db, key, func(b []byte, err error) { right(k, b, err) })
+		readSnapshot(t, db, func(key, b []byte, err error) { right(int(key[0]-'0'), b, err) })
+	}
+	done.Store(true)
+	writer.Wait()
+}
+
+func readValue(t *testing.T, db *DB, key []byte, right func([]byte, error)) {
+	v, err := db.Value(key)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	b, err := v.Bytes()
+	right(b, err)
+	v.Close()
+}
+
+func readSnapshot(t *testing.T, db *DB, right func(key, b []byte, err error)) {
+	s, err := db.Snapshot()
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer s.Close()
+	for key, e := range s.All() {
+		if e.Err() != nil {
+			t.Error(e.Err())
+			return
+		}
+		b, err := e.Bytes()
+		if errors.Is(err, ErrSnapshotExpired) {
+			return
+		}
+		right(key, b, err)
+	}
+}
