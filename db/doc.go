@@ -54,6 +54,7 @@
 //
 // commit.go is the write path, reserve.go what it does for a full disk,
 // read.go the read path, recover.go what Open
-// does, compact.go how records move, follow.go how a read-only store keeps up
+// does, compact.go how records move, pinned.go what becomes of removed segments
+// that somebody reads, follow.go how a read-only store keeps up
 // with a writer in another process.
 package db
