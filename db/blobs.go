@@ -144,6 +144,17 @@ func (b *blobs) stray(name string) bool {
 	return ok && b.named[id] == 0
 }
 
+// remove takes the file of a blob away that somebody still reads, in memory,
+// and that no segment of the manifest names any more.
+func (b *blobs) remove(id segment.ID) {
+	b.mu.Lock()
+	named := b.named[id] > 0
+	b.mu.Unlock()
+	if b.removes && !named {
+		b.fs.Remove(id.BlobName())
+	}
+}
+
 // lease is what the cleanup of a Blob needs.
 type lease struct {
 	blobs *blobs

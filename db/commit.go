@@ -8,6 +8,7 @@ import (
 
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/vfs"
 )
 
 // A write takes this road, in this order:
@@ -138,24 +139,29 @@ func (db *DB) commitGroup(group []*commit) (err error) {
 	defer db.write.Unlock()
 	finished := false
 	defer func() {
-		if !finished { // a panic, such as a page that can't be read: nobody knows how far it came
+		if !finished { // a panic: nobody knows how far it came
 			db.writer.poison = errAborted
 			fail(group, errAborted)
 		}
 	}()
-	err = db.commitLocked(group)
+	fault, err := db.commitLocked(group)
+	if fault != nil { // a page of an older record can't be read: nobody knows either
+		db.writer.poison = fmt.Errorf("%w: %w", errAborted, fault)
+		fail(group, db.writer.poison)
+	}
 	finished = true
 	return err
 }
 
 // commitLocked gives the deletes of a group that the disk has no room for
-// another chance, without the puts.
-func (db *DB) commitLocked(group []*commit) error {
-	err := db.commitOnce(group)
+// another chance, without the puts. A fault is a *FaultError.
+func (db *DB) commitLocked(group []*commit) (fault, err error) {
+	defer vfs.EndGuard(vfs.BeginGuard(), &fault)
+	err = db.commitOnce(group)
 	if err == errFoldFirst {
-		return err
+		return nil, err
 	}
-	if isNoSpace(err) && slices.ContainsFunc(group, (*commit).puts) {
+	if lacksSpace(err) && slices.ContainsFunc(group, (*commit).puts) {
 		fail(slices.DeleteFunc(slices.Clone(group), (*commit).deletes), err)
 		group = slices.DeleteFunc(slices.Clone(group), (*commit).settled)
 		err = db.commitOnce(group)
@@ -163,7 +169,7 @@ func (db *DB) commitLocked(group []*commit) error {
 	if err != nil {
 		fail(group, err)
 	}
-	return nil
+	return nil, nil
 }
 
 // commitOnce returns why what is not published of a group can't be.
@@ -231,11 +237,32 @@ func (db *DB) writable() error {
 // judge decides, in queue order, what each commit finds: the versions before it
 // in the group, and those in the index. It gives out sequence numbers, which
 // count as used once they are staged, and returns the commits that have anything
-// to write.
+// to write. A commit fails if the disk can't read a record that it would replace.
 func (db *DB) judge(group []*commit) (writing []*commit) {
+	for {
+		writing, fault := db.judgeAll(group)
+		if fault == nil {
+			return writing
+		}
+	}
+}
+
+// judgeAll leaves those out that have failed already. If another one does, by a
+// fault, it has to be called again.
+func (db *DB) judgeAll(group []*commit) (writing []*commit, fault error) {
+	var c *commit
+	defer func() {
+		if fault != nil {
+			c.err = fault
+		}
+	}()
+	defer vfs.EndGuard(vfs.BeginGuard(), &fault)
 	overlay := make(map[string]Version) // of the keys of the group; zero if deleted
 	seq := db.writer.seq
-	for _, c := range group {
+	for _, c = range group {
+		if c.err != nil {
+			continue
+		}
 		if !db.holds(c.conditions, overlay) {
 			c.err = ErrPrecondition
 			continue
@@ -248,7 +275,7 @@ func (db *DB) judge(group []*commit) (writing []*commit) {
 			writing = append(writing, c)
 		}
 	}
-	return writing
+	return writing, nil
 }
 
 func (db *DB) holds(conditions []condition, overlay map[string]Version) bool {

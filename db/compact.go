@@ -8,6 +8,7 @@ import (
 
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/vfs"
 )
 
 // compaction copies what is still needed of some sealed segments into new
@@ -92,6 +93,7 @@ func (c *compaction) step(bytes int64) (done bool, err error) {
 
 // copySome copies what is needed of the next so many bytes.
 func (c *compaction) copySome(bytes int64) (done bool, err error) {
+	defer vfs.EndGuard(vfs.BeginGuard(), &err)
 	for end := c.read + bytes; c.read < end; {
 		if c.input == len(c.inputs) {
 			return true, c.flush()
@@ -221,11 +223,24 @@ func (c *compaction) commit() error {
 	if err := c.editManifest(); err != nil {
 		return err
 	}
-	c.countBlobs()
-	c.repoint()
+	c.outputs = nil // there is no way back
+	if err := c.moveOver(); err != nil {
+		c.db.poison(fmt.Errorf("a compaction was cut off: %w", err))
+		return err
+	}
 	for _, in := range c.inputs {
 		c.db.retire(in.ID())
 	}
+	return nil
+}
+
+// moveOver makes what is in memory agree with the new manifest. It fails only
+// with a *FaultError, and then stops half-way: readers have all they had, but
+// nobody can tell what may be removed.
+func (c *compaction) moveOver() (err error) {
+	defer vfs.EndGuard(vfs.BeginGuard(), &err)
+	c.countBlobs()
+	c.repoint()
 	return nil
 }
 
@@ -233,11 +248,16 @@ func (c *compaction) commit() error {
 func (c *compaction) editManifest() error {
 	err := c.db.manifests.edit(c.edit)
 	if err != nil && !c.db.manifests.outcomeKnown() {
-		c.db.write.Lock()
-		defer c.db.write.Unlock()
-		c.db.writer.poison = err
+		c.db.poison(err)
 	}
 	return err
+}
+
+// poison stops writing.
+func (db *DB) poison(err error) {
+	db.write.Lock()
+	defer db.write.Unlock()
+	db.writer.poison = err
 }
 
 // edit replaces the inputs in the manifest, which lists segments by the age

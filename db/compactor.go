@@ -19,6 +19,7 @@ import (
 type compactor struct {
 	scheduled atomic.Bool // the timer is set
 	folded    atomic.Bool // the small segments of earlier runs were merged
+	reclaims  atomic.Bool // the timer of reclaim is set
 
 	mu       sync.Mutex // held for a step
 	running  *compaction
@@ -30,6 +31,7 @@ type compactor struct {
 	brief sync.Mutex // guards what follows, apart from mu, which a step may hold for long
 	stats CompactionStats
 	stop  func() bool // stops the timer
+	leave func() bool // and that of reclaim
 }
 
 const (
@@ -37,6 +39,8 @@ const (
 	compactStep     = 1 << 20                // bytes read
 	compactRetry    = time.Second            // after a failure, doubled by each further one
 	compactRetryMax = 64 * time.Second
+
+	reclaimEvery = time.Second
 )
 
 // CompactionStats is what compaction does, since Open unless said otherwise.
@@ -69,6 +73,33 @@ func (db *DB) scheduleCompaction(after time.Duration) {
 		c.brief.Lock()
 		defer c.brief.Unlock()
 		c.stop = db.fs.AfterFunc(after, db.compactTimer)
+	}
+}
+
+// scheduleReclaim sets the timer that looks after removed segments, unless it
+// is set. It has a timer of its own, since what it finds depends on collections,
+// and when compaction goes on must not.
+func (db *DB) scheduleReclaim() {
+	c := &db.compactor
+	if c.reclaims.CompareAndSwap(false, true) {
+		c.brief.Lock()
+		defer c.brief.Unlock()
+		c.leave = db.fs.AfterFunc(reclaimEvery, db.reclaimTimer)
+	}
+}
+
+// reclaimTimer goes on as long as a removed segment is still there.
+func (db *DB) reclaimTimer() {
+	c := &db.compactor
+	c.reclaims.Store(false)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	db.reclaim()
+	if len(db.pinned.held()) > 0 {
+		db.scheduleReclaim()
 	}
 }
 
@@ -135,14 +166,21 @@ func (c *compactor) count() {
 	c.stats.BytesFreed += c.running.read - c.running.written + c.running.freed
 }
 
-// blame remembers which input was damaged.
+// blame remembers which input was damaged, or can't be read.
 func (c *compactor) blame(err error) {
 	var damage *CorruptError
-	if !errors.As(err, &damage) {
+	var fault *FaultError
+	var path string
+	switch {
+	case errors.As(err, &damage):
+		path = damage.Path
+	case errors.As(err, &fault):
+		path = fault.Path
+	default:
 		return
 	}
 	for _, in := range c.running.inputs {
-		if in.Path() == damage.Path {
+		if in.Path() == path {
 			if c.suspect == nil {
 				c.suspect = make(map[segment.ID]error)
 			}
@@ -160,14 +198,16 @@ func (db *DB) stopCompactor() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
-	c.brief.Lock()
-	defer c.brief.Unlock()
-	if c.stop != nil {
-		c.stop()
-	}
 	if c.running != nil {
 		c.running.discard()
 		c.running = nil
+	}
+	c.brief.Lock()
+	defer c.brief.Unlock()
+	for _, stop := range []func() bool{c.stop, c.leave} {
+		if stop != nil {
+			stop()
+		}
 	}
 }
 

@@ -23,6 +23,7 @@ type DB struct {
 	blobs     *blobs
 	queue     commitQueue
 	handles   handles
+	pinned    pinned
 	counters  counters
 	follow    follower // read-only stores
 	compactor compactor
@@ -80,6 +81,7 @@ func openStore(dir string, opts Options) (*DB, error) {
 		index: index.New(index.Options{KeepTombstones: opts.ReadOnly}),
 		blobs: newBlobs(fsys, !opts.ReadOnly),
 	}
+	db.pinned.begin()
 	db.state.Store(&state{})
 	if opts.ReadOnly {
 		if err := db.openFollower(); err != nil {

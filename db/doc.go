@@ -55,7 +55,8 @@
 //
 // commit.go is the write path, reserve.go what it does for a full disk,
 // read.go the read path, recover.go what Open
-// does, compact.go how records move, follow.go how a read-only store keeps up
-// with a writer in another process, inspect.go how a damaged store is read,
-// and repair.go how it becomes a whole one.
+// does, compact.go how records move, pinned.go what becomes of removed segments
+// that somebody reads, follow.go how a read-only store keeps up with a writer
+// in another process, inspect.go how a damaged store is read, and repair.go how
+// it becomes a whole one.
 package db

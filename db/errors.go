@@ -22,8 +22,8 @@ var (
 	ErrBatchTooLarge         = fmt.Errorf("batch is larger than %d bytes or %d records", maxBatchBytes, maxBatchRecords)
 	ErrPrecondition          = errors.New("precondition failed")
 	ErrSize                  = errors.New("value is not as long as it was said to be")
-	ErrSnapshotExpired       = errors.New("snapshot has expired: the value was removed since")
-	ErrPinnedSpace           = errors.New("out of segment slots: open handles hold too many old segments")
+	ErrSnapshotExpired       = errors.New("snapshot has expired")
+	ErrPinnedSpace           = errors.New("readers hold too much that was removed")
 
 	// ErrLocked says that another writer, in this process or another, has
 	// the store open.
@@ -46,6 +46,10 @@ var errParts = errors.New("value in several blobs: not supported by this version
 // CorruptError reports damage: bytes once proven durable are not what was
 // written. Get it with errors.As. Nothing on disk has been changed.
 type CorruptError = segment.CorruptError
+
+// FaultError reports that the disk could not read a page of a mapped file, by
+// name and offset. Get it with errors.As.
+type FaultError = vfs.FaultError
 
 // notFound is ErrNotFound. It is fs.ErrNotExist too.
 type notFound struct{}
@@ -72,6 +76,9 @@ func writeError(err error) error {
 	}
 	return err
 }
+
+// lacksSpace reports whether puts fail and deletes may still do.
+func lacksSpace(err error) bool { return isNoSpace(err) || errors.Is(err, ErrPinnedSpace) }
 
 func isNoSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/vfs"
 )
 
 // followEvery is how often a read-only store looks for news of the writer.
@@ -82,7 +83,8 @@ func (db *DB) Refresh() error {
 
 // refresh follows the manifest until it has read everything one names. A file
 // may vanish meanwhile if, and only if, there is a newer manifest.
-func (db *DB) refresh() error {
+func (db *DB) refresh() (err error) {
+	defer vfs.EndGuard(vfs.BeginGuard(), &err)
 	if db.follow.ended != nil {
 		return db.follow.ended
 	}
@@ -290,7 +292,10 @@ func (n *news) sweep() {
 	n.db.index.Sweep(func(slot int) bool {
 		return slot < len(st.segs) && st.segs[slot] != nil && slices.Contains(gone, st.segs[slot].ID())
 	})
-	n.db.changeState(func(s *state) *state { return s.without(gone) })
+	n.db.changeState(func(s *state) *state {
+		n.db.pinned.add(s, gone)
+		return s.without(gone)
+	})
 }
 
 func (db *DB) currentManifest() *manifest {

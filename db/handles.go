@@ -3,12 +3,15 @@ package db
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs"
 )
 
@@ -38,10 +41,16 @@ type handle struct {
 	kind   string
 	key    string
 	since  time.Time
-	site   [4]uintptr
-	holds  any
+	site   [8]uintptr
+	holds  holder
 	closed atomic.Bool
 	leaked atomic.Bool
+}
+
+// holder keeps what slices lie in reachable.
+type holder interface {
+	// holds reports whether a segment is among it.
+	holds(*segment.Segment) bool
 }
 
 type handles struct {
@@ -50,7 +59,7 @@ type handles struct {
 }
 
 // add registers a handle that is made for a caller of the package.
-func (h *handles) add(kind string, key []byte, holds any) *handle {
+func (h *handles) add(kind string, key []byte, holds holder) *handle {
 	n := &handle{kind: kind, key: string(key), since: time.Now(), holds: holds}
 	runtime.Callers(3, n.site[:])
 	h.mu.Lock()
@@ -76,17 +85,43 @@ func (h *handles) close(n *handle) {
 	delete(h.open, n)
 }
 
-// list describes the open handles.
-func (h *handles) list() (list []Handle) {
+// all returns the open handles, oldest first.
+func (h *handles) all() []*handle {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	for n := range h.open {
-		list = append(list, Handle{
-			Kind: n.kind, Key: n.key, Age: time.Since(n.since),
-			Site: n.where(), Leaked: n.leaked.Load(),
-		})
+	list := slices.Collect(maps.Keys(h.open))
+	h.mu.Unlock()
+	slices.SortFunc(list, func(a, b *handle) int { return a.since.Compare(b.since) })
+	return list
+}
+
+// list describes the open handles, oldest first.
+func (h *handles) list() (list []Handle) {
+	for _, n := range h.all() {
+		list = append(list, n.describe())
 	}
 	return list
+}
+
+func (n *handle) describe() Handle {
+	return Handle{
+		Kind: n.kind, Key: n.key, Age: time.Since(n.since),
+		Site: n.where(), Leaked: n.leaked.Load(),
+	}
+}
+
+// mayRead reports whether a snapshot may still be asked for what is in a segment.
+func (n *handle) mayRead(seg *segment.Segment) bool {
+	hold, ok := n.holds.(*snapshotHold)
+	return ok && hold.reads(seg)
+}
+
+// String names the handle, its age and who made it.
+func (h Handle) String() string {
+	name := h.Kind
+	if h.Kind == kindValue {
+		name = fmt.Sprintf("%s %.64q", h.Kind, h.Key)
+	}
+	return fmt.Sprintf("%s made %v ago by %s", name, h.Age.Round(time.Millisecond), h.Site)
 }
 
 // where is the first caller outside this package.
@@ -106,12 +141,5 @@ func (h *handles) stillOpen() error {
 	if len(list) == 0 {
 		return nil
 	}
-	oldest := list[0]
-	for _, n := range list {
-		if n.Age > oldest.Age {
-			oldest = n
-		}
-	}
-	return fmt.Errorf("%w: %d, the oldest a %s made %v ago by %s",
-		ErrOpenHandles, len(list), oldest.Kind, oldest.Age.Round(time.Millisecond), oldest.Site)
+	return fmt.Errorf("%w: %d, the oldest a %v", ErrOpenHandles, len(list), list[0])
 }

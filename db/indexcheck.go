@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/vfs"
 )
 
 // indexCheck compares the index of an open store with the records in its files.
@@ -40,7 +42,7 @@ func (c *indexCheck) record(f *finding, r *segment.Record) {
 	if r.Seq > c.visible {
 		return
 	}
-	hit, err := c.db.lookup(r.Key)
+	hit, err := c.find(r.Key)
 	path := filepath.Join(c.db.fs.Path(), f.name)
 	switch {
 	case err == nil && hit.Seq < r.Seq:
@@ -56,6 +58,12 @@ func (c *indexCheck) record(f *finding, r *segment.Record) {
 	case c.puts[string(r.Key)].seq < r.Seq:
 		c.puts[string(r.Key)] = found{r.Seq, path, r.Offset}
 	}
+}
+
+// find is DB.lookup, guarded.
+func (c *indexCheck) find(key []byte) (hit index.Hit, err error) {
+	defer vfs.EndGuard(vfs.BeginGuard(), &err)
+	return c.db.lookup(key)
 }
 
 func (c *indexCheck) note(key []byte, path string, off int64, reason string) {

@@ -4,8 +4,10 @@ package db
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"testing"
 	"time"
 )
@@ -63,6 +65,44 @@ func TestRetiredSegment(t *testing.T) {
 		}
 	}
 	mustGet(t, db, "key3", "value3")
+}
+
+// What is moved to memory is no longer mapped from its file, and the descriptor
+// is closed too, so the file's space is free while the Value is still open.
+func TestMovedSegmentLetsFileGo(t *testing.T) {
+	db := openImpatient(t, t.TempDir(), Options{})
+	mustPut(t, db, "k", "old")
+	v := mustValue(t, db, "k")
+	defer v.Close()
+	file := v.Extents()[0].File.Name()
+	mustPut(t, db, "k", "new")
+	compactAll(t, db)
+	if !processHolds(t, file) {
+		t.Fatal("the segment is gone too soon")
+	}
+	reclaimUntil(t, db, "the file is let go", func(Pinned) bool {
+		runtime.GC()
+		return !processHolds(t, file)
+	})
+	mustBytes(t, v, []byte("old"))
+}
+
+// processHolds reports whether this process has a file open or mapped.
+func processHolds(t *testing.T, name string) bool {
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := strings.Contains(string(maps), name)
+	for _, e := range open {
+		target, _ := os.Readlink("/proc/self/fd/" + e.Name())
+		held = held || strings.Contains(target, name)
+	}
+	return held
 }
 
 func guardedCopy(b []byte) (s string, faulted bool) {

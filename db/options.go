@@ -1,6 +1,7 @@
 package db
 
 import (
+	"runtime"
 	"time"
 
 	"github.com/crowfly/crowfly/segment"
@@ -28,6 +29,8 @@ const (
 	minSegmentSize     = 4 << 10
 	defaultSegmentSize = 64 << 20
 	maxSegmentSize     = segment.MaxStart
+
+	defaultMaxPinned = 256 << 20
 )
 
 // SyncMode says when a write is acknowledged.
@@ -88,6 +91,17 @@ type Options struct {
 	// background reads, 64 MiB by default. Negative means no limit.
 	CompactionRate int64
 
+	// MaxPinned is how many bytes of memory may hold what slow readers keep of
+	// files that were removed, 256 MiB by default, none if negative. Beyond
+	// it snapshots expire, the oldest first, and if that is not enough puts
+	// fail with ErrPinnedSpace until readers let go.
+	MaxPinned int64
+
+	// Collect forces a collection, which lets go of removed files that nobody
+	// reads any more; by default runtime.GC. It is called rarely. A program
+	// that wants none has it do nothing, at the price of disk space.
+	Collect func()
+
 	// FS is the directory to use instead of the one named in Open, for tests.
 	FS vfs.FS
 }
@@ -131,6 +145,12 @@ func (o *Options) withDefaults() Options {
 	d.SegmentSize = min(max(d.SegmentSize, minSegmentSize), maxSegmentSize)
 	if d.BlobSize == 0 {
 		d.BlobSize = defaultBlobSize
+	}
+	if d.MaxPinned == 0 {
+		d.MaxPinned = defaultMaxPinned
+	}
+	if d.Collect == nil {
+		d.Collect = runtime.GC
 	}
 	d.BlobSize = min(max(d.BlobSize, minBlobSize), 2*defaultBlobSize)
 	if d.SpaceTarget == 0 {

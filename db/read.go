@@ -2,10 +2,12 @@ package db
 
 import (
 	"fmt"
+	"io/fs"
 	"runtime"
 
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/vfs"
 )
 
 // Get appends the value of a key to dst. The value has been verified and is
@@ -22,11 +24,7 @@ func (db *DB) Get(dst, key []byte) ([]byte, error) {
 // copy and, for values in segments, no allocation. It is valid until fn returns
 // and must not be written to. The error of fn is returned.
 func (db *DB) View(key []byte, fn func(value []byte) error) error {
-	hit, err := db.lookup(key)
-	if err != nil {
-		return withKey("view", key, err)
-	}
-	r, err := db.verified(hit)
+	hit, r, err := db.find(key)
 	if err != nil {
 		return withKey("view", key, err)
 	}
@@ -36,6 +34,17 @@ func (db *DB) View(key []byte, fn func(value []byte) error) error {
 	err = fn(r.Value)
 	runtime.KeepAlive(hit.Segment)
 	return err
+}
+
+// find finds and verifies a record. It ends before code of the user begins,
+// which runs with the user's own setting for faults.
+func (db *DB) find(key []byte) (hit index.Hit, r segment.Record, err error) {
+	defer vfs.EndGuard(vfs.BeginGuard(), &err)
+	if hit, err = db.lookup(key); err == nil {
+		betweenSteps()
+		r, err = db.verified(hit)
+	}
+	return hit, r, err
 }
 
 func (db *DB) viewBlob(key []byte, fn func(value []byte) error) error {
@@ -55,13 +64,8 @@ func (db *DB) viewBlob(key []byte, fn func(value []byte) error) error {
 // by then was superseded: the key is looked up once more.
 func (db *DB) retry(key []byte, use func(index.Hit) error) error {
 	for again := true; ; again = false {
-		hit, err := db.lookup(key)
-		if err != nil {
-			return err
-		}
-		err = use(hit)
-		runtime.KeepAlive(hit.Segment)
-		if !isNotExist(err) {
+		hit, err := db.attempt(key, use)
+		if hit.Segment == nil || !isNotExist(err) {
 			return err
 		}
 		if !again {
@@ -71,6 +75,18 @@ func (db *DB) retry(key []byte, use func(index.Hit) error) error {
 			return err
 		}
 	}
+}
+
+// attempt is one of retry. Without a hit the error is that of the lookup.
+func (db *DB) attempt(key []byte, use func(index.Hit) error) (hit index.Hit, err error) {
+	defer vfs.EndGuard(vfs.BeginGuard(), &err)
+	if hit, err = db.lookup(key); err != nil {
+		return index.Hit{}, err
+	}
+	betweenSteps()
+	err = use(hit)
+	runtime.KeepAlive(hit.Segment)
+	return hit, err
 }
 
 // lookup finds the record of a key. The state is loaded before the index is
@@ -84,6 +100,7 @@ func (db *DB) lookup(key []byte) (index.Hit, error) {
 		if st == nil {
 			return index.Hit{}, ErrClosed
 		}
+		betweenSteps()
 		hit, err := db.index.Lookup(st.segs, key)
 		runtime.KeepAlive(st)
 		switch {
@@ -110,7 +127,10 @@ func (db *DB) verified(hit index.Hit) (segment.Record, error) {
 	}
 	if r.Flags&segment.FlagChunked != 0 {
 		p := hit.Segment.Payload(&r)
-		return r, p.Verify(0, int64(len(r.Value)), db.opts.Verify == VerifyFirst)
+		return r, p.Verify(0, p.Size, db.opts.Verify == VerifyFirst)
+	}
+	if err := hit.Segment.Populate(r.ValueOffset(), int64(len(r.Value))); err != nil {
+		return r, err
 	}
 	if err := r.VerifyValue(); err != nil {
 		return r, hit.Segment.Damage(r.Offset, err.Error())
@@ -135,9 +155,10 @@ func (db *DB) payload(seg *segment.Segment, r *segment.Record) (segment.Payload,
 		return segment.Payload{}, err
 	}
 	blob := seg.Blob(list[0].Blob)
-	if blob == nil {
-		return segment.Payload{}, seg.Damage(r.Offset, fmt.Sprintf("key %q: names another blob than it did", r.Key))
+	if blob == nil { // the segment left the store, and has let go of it
+		return segment.Payload{}, fmt.Errorf("%s: %w", list[0].Blob.BlobName(), fs.ErrNotExist)
 	}
+	betweenSteps()
 	return blob.Payload()
 }
 
@@ -152,10 +173,6 @@ func (db *DB) appendVerified(dst []byte, seg *segment.Segment, off int64) ([]byt
 		return dst, err
 	}
 	defer p.KeepAlive()
-	n := len(dst)
-	dst = append(dst, p.Bytes...)
-	if err := p.VerifyCopy(dst[n:]); err != nil {
-		return dst[:n], err
-	}
-	return dst, nil
+	betweenSteps()
+	return p.Append(dst)
 }

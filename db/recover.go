@@ -7,6 +7,7 @@ import (
 
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/vfs"
 )
 
 // recover makes a store out of the files in the directory:
@@ -18,7 +19,8 @@ import (
 //	remove what nobody names
 //
 // After a clean stop there is no active segment and nothing is written.
-func (db *DB) recover() error {
+func (db *DB) recover() (err error) {
+	defer vfs.EndGuard(vfs.BeginGuard(), &err)
 	names, err := db.fs.List()
 	if err != nil {
 		return err

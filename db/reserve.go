@@ -50,6 +50,9 @@ func (db *DB) reserve(group []*commit) error {
 // prepareNext has everything ready for the next manifest, and for the next
 // segment if a group makes the active one more than half full.
 func (db *DB) prepareNext(group []*commit) error {
+	if err := db.pinnedError(); err != nil {
+		return err
+	}
 	if err := db.manifests.prepare(); err != nil {
 		return err
 	}

@@ -73,8 +73,12 @@ func (db *DB) makeSegment(capacity int64) (*segment.Writer, error) {
 }
 
 // createSegment makes the file of the next segment.
-func (db *DB) createSegment(capacity int64) (*segment.Segment, *segment.Writer, error) {
-	return segment.Create(db.fs, db.manifests.takeID(), db.manifests.get().store, db.manifests.epoch, capacity)
+func (db *DB) createSegment(capacity int64) (seg *segment.Segment, w *segment.Writer, err error) {
+	err = db.collecting(func() (err error) {
+		seg, w, err = segment.Create(db.fs, db.manifests.takeID(), db.manifests.get().store, db.manifests.epoch, capacity)
+		return err
+	})
+	return seg, w, err
 }
 
 // editManifest changes the manifest. If nobody knows whether the change reached
@@ -127,8 +131,12 @@ func (db *DB) afterSeal(w *segment.Writer) {
 // retire takes segments away that no manifest names and no index entry points
 // to. Their bytes stay readable for whoever still holds them.
 func (db *DB) retire(ids ...segment.ID) {
-	db.changeState(func(s *state) *state { return s.without(ids) })
+	db.changeState(func(s *state) *state {
+		db.pinned.add(s, ids)
+		return s.without(ids)
+	})
 	for _, id := range ids {
 		db.fs.Remove(id.FileName()) // the next open removes what stays behind
 	}
+	db.scheduleReclaim()
 }

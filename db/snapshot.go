@@ -5,65 +5,59 @@ import (
 	"fmt"
 	"iter"
 	"runtime"
-	"sync"
 	"time"
 
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/vfs"
 )
 
 // Snapshot is the store as it was at one moment, in key order. It sees no
 // later write and blocks none. It must be closed: until then every segment it
 // can read stays mapped. Safe for concurrent use, except that Close must come
 // last.
+//
+// A snapshot that stays open while very much of what it can read is removed may
+// expire: reads then fail with ErrSnapshotExpired, see Options.MaxPinned. What
+// it has given out before stays valid until Close.
 type Snapshot struct {
 	db      *DB
-	state   *state
 	ordered *index.Ordered
 	held    *snapshotHold
 	handle  *handle
 }
 
-// snapshotHold is what the slices that a snapshot gave out lie in.
-type snapshotHold struct {
-	state *state
-
-	mu    sync.Mutex
-	blobs map[string]segment.Payload // by file name
-}
-
-// keep holds a blob, once, and returns the Payload that is held.
-func (h *snapshotHold) keep(p segment.Payload) segment.Payload {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if held, ok := h.blobs[p.File.Name()]; ok {
-		return held
-	}
-	h.blobs[p.File.Name()] = p
-	return p
-}
-
 // Snapshot takes a snapshot. The first one after Open sorts all keys, later
 // ones only what was written since.
 func (db *DB) Snapshot() (*Snapshot, error) {
-	s := &Snapshot{db: db}
-	s.ordered = db.index.Snapshot(func() bool {
-		s.state = db.state.Load()
-		return s.state != nil
-	})
-	if s.ordered == nil {
-		return nil, ErrClosed
+	s := &Snapshot{db: db, held: &snapshotHold{blobs: make(map[string]segment.Payload)}}
+	if err := s.take(); err != nil {
+		return nil, err
 	}
-	s.held = &snapshotHold{state: s.state, blobs: make(map[string]segment.Payload)}
 	s.handle = db.handles.add(kindSnapshot, nil, s.held)
 	watch(s, s.handle)
 	return s, nil
 }
 
+func (s *Snapshot) take() (err error) {
+	defer vfs.EndGuard(vfs.BeginGuard(), &err)
+	s.ordered = s.db.index.Snapshot(func() bool {
+		st := s.db.state.Load()
+		if st != nil {
+			s.held.begin(st)
+		}
+		return st != nil
+	})
+	if s.ordered == nil {
+		return ErrClosed
+	}
+	return nil
+}
+
 // Close ends the use of the snapshot. A second Close does nothing.
 func (s *Snapshot) Close() error {
 	s.db.handles.close(s.handle)
-	runtime.KeepAlive(s.state)
+	runtime.KeepAlive(s)
 	return nil
 }
 
@@ -72,52 +66,71 @@ func (s *Snapshot) Len() int { return s.ordered.Len() }
 
 // Get is DB.Get as of the snapshot.
 func (s *Snapshot) Get(dst, key []byte) ([]byte, error) {
-	seg, off, err := s.lookup(key)
-	if err == nil {
+	err := s.read(key, func(seg *segment.Segment, off int64) (err error) {
 		dst, err = s.db.appendVerified(dst, seg, off)
-		err = s.db.goneFrom(seg, off, err)
-		runtime.KeepAlive(seg)
-	}
+		return err
+	})
 	return dst, withKey("get", key, err)
 }
 
 // View is DB.View as of the snapshot.
 func (s *Snapshot) View(key []byte, fn func(value []byte) error) error {
-	seg, off, err := s.lookup(key)
+	var p segment.Payload
+	var value []byte
+	err := s.read(key, func(seg *segment.Segment, off int64) (err error) {
+		p, value, err = s.db.verifiedAt(seg, off)
+		return err
+	})
 	if err != nil {
 		return withKey("view", key, err)
 	}
-	p, err := s.db.verifiedAt(seg, off)
-	if err != nil {
-		return withKey("view", key, s.db.goneFrom(seg, off, err))
-	}
-	err = fn(p.Bytes)
+	err = fn(value)
 	p.KeepAlive()
 	return err
 }
 
 // Value is DB.Value as of the snapshot. The Value may outlive the snapshot.
-func (s *Snapshot) Value(key []byte) (*Value, error) {
-	seg, off, err := s.lookup(key)
-	if err != nil {
-		return nil, withKey("value", key, err)
-	}
-	v, err := s.db.newValue(seg, off)
-	return v, withKey("value", key, s.db.goneFrom(seg, off, err))
+func (s *Snapshot) Value(key []byte) (v *Value, err error) {
+	err = s.read(key, func(seg *segment.Segment, off int64) (err error) {
+		v, err = s.db.newValue(seg, off)
+		return err
+	})
+	return v, withKey("value", key, err)
 }
 
-func (s *Snapshot) lookup(key []byte) (*segment.Segment, int64, error) {
-	if s.handle.closed.Load() {
-		return nil, 0, ErrClosed
-	}
+// read finds a record and uses it, guarded.
+func (s *Snapshot) read(key []byte, use func(*segment.Segment, int64) error) (err error) {
+	defer vfs.EndGuard(vfs.BeginGuard(), &err)
 	if err := checkKey(key); err != nil {
-		return nil, 0, err
+		return err
 	}
+	st, err := s.state()
+	if err != nil {
+		return err
+	}
+	betweenSteps()
 	ref, ok := s.ordered.Get(key)
 	if !ok {
-		return nil, 0, ErrNotFound
+		return ErrNotFound
 	}
-	return s.state.segs[ref.Slot()], ref.Offset(), nil
+	seg := st.segs[ref.Slot()]
+	runtime.KeepAlive(st)
+	betweenSteps()
+	err = s.db.goneFrom(seg, ref.Offset(), use(seg, ref.Offset()))
+	runtime.KeepAlive(seg)
+	return err
+}
+
+// state is what the snapshot reads from. Whoever looks at the tree or at records
+// keeps it alive meanwhile.
+func (s *Snapshot) state() (*state, error) {
+	if s.handle.closed.Load() {
+		return nil, fmt.Errorf("snapshot: %w", ErrClosed)
+	}
+	if st := s.held.state.Load(); st != nil {
+		return st, nil
+	}
+	return nil, errRevoked
 }
 
 // goneFrom names the error of a large value whose file, which the record at off
@@ -141,7 +154,7 @@ func (s *Snapshot) All() iter.Seq2[[]byte, Entry] { return s.Range(nil, nil) }
 // Range iterates, like All, over the keys from start on and before end. A nil
 // bound is open.
 func (s *Snapshot) Range(start, end []byte) iter.Seq2[[]byte, Entry] {
-	return s.entries(s.ordered.Ascend(start, end))
+	return s.entries(func(o *index.Ordered) iter.Seq[segment.Ref] { return o.Ascend(start, end) })
 }
 
 // Prefix iterates, like All, over the keys that begin with prefix, from start
@@ -155,7 +168,7 @@ func (s *Snapshot) Prefix(prefix, start []byte) iter.Seq2[[]byte, Entry] {
 
 // Backward is Range in descending order.
 func (s *Snapshot) Backward(start, end []byte) iter.Seq2[[]byte, Entry] {
-	return s.entries(s.ordered.Descend(start, end))
+	return s.entries(func(o *index.Ordered) iter.Seq[segment.Ref] { return o.Descend(start, end) })
 }
 
 // prefixEnd is the first key behind all that begin with prefix, or nil if
@@ -171,28 +184,78 @@ func prefixEnd(prefix []byte) []byte {
 	return nil
 }
 
-func (s *Snapshot) entries(refs iter.Seq[segment.Ref]) iter.Seq2[[]byte, Entry] {
+// entries iterates over what refs iterates over. Between two pages, and while
+// the user looks at an entry, it holds no state and leaves no guard behind.
+func (s *Snapshot) entries(refs func(*index.Ordered) iter.Seq[segment.Ref]) iter.Seq2[[]byte, Entry] {
 	return func(yield func([]byte, Entry) bool) {
-		for ref := range refs {
+		var failed error
+		ordered := s.ordered.Around(func(look func()) { failed = s.look(look) })
+		for ref := range refs(ordered) {
 			e := s.entry(ref)
 			if !yield(e.record.Key, e) || e.err != nil {
 				return
 			}
 		}
+		if failed != nil {
+			yield(nil, Entry{err: failed})
+		}
 		runtime.KeepAlive(s)
 	}
 }
 
-func (s *Snapshot) entry(ref segment.Ref) Entry {
-	if s.handle.closed.Load() {
-		return Entry{err: fmt.Errorf("snapshot: %w", ErrClosed)}
+func (s *Snapshot) look(look func()) (err error) {
+	defer vfs.EndGuard(vfs.BeginGuard(), &err)
+	st, err := s.state()
+	if err != nil {
+		return err
 	}
-	seg := s.state.segs[ref.Slot()]
-	r, err := seg.Peek(ref.Offset())
+	betweenSteps()
+	look()
+	runtime.KeepAlive(st)
+	return nil
+}
+
+func (s *Snapshot) entry(ref segment.Ref) Entry {
+	e, err := s.readEntry(ref)
 	if err != nil {
 		return Entry{err: err}
 	}
-	return Entry{snapshot: s, seg: seg, record: r}
+	return e
+}
+
+func (s *Snapshot) readEntry(ref segment.Ref) (e Entry, err error) {
+	defer vfs.EndGuard(vfs.BeginGuard(), &err)
+	st, err := s.state()
+	if err != nil {
+		return e, err
+	}
+	seg := st.segs[ref.Slot()]
+	if !s.held.lend(seg) {
+		return e, errRevoked
+	}
+	betweenSteps()
+	r, err := seg.Peek(ref.Offset())
+	if err != nil {
+		return e, err
+	}
+	touch(r.Key)
+	e = Entry{snapshot: s, seg: seg, record: r, size: r.ValueSize()}
+	runtime.KeepAlive(st)
+	return e, nil
+}
+
+// touch makes sure that a key can be read: the user will, without a guard.
+//
+//go:noinline
+func touch(key []byte) (sum byte) {
+	const page = 4096
+	if len(key) == 0 {
+		return 0 // damaged
+	}
+	for i := 0; i < len(key); i += page {
+		sum ^= key[i]
+	}
+	return sum ^ key[len(key)-1]
 }
 
 // Entry is one key of a snapshot with its value. It is valid until the
@@ -201,6 +264,7 @@ type Entry struct {
 	snapshot *Snapshot
 	seg      *segment.Segment
 	record   segment.Record
+	size     int64
 	err      error
 }
 
@@ -208,7 +272,7 @@ type Entry struct {
 func (e *Entry) Err() error { return e.err }
 
 // Size of the value in bytes.
-func (e *Entry) Size() int64 { return e.record.ValueSize() }
+func (e *Entry) Size() int64 { return e.size }
 
 // Version of the value.
 func (e *Entry) Version() Version { return versionOf(&e.record) }
@@ -224,28 +288,39 @@ func (e *Entry) ModTime() time.Time {
 
 // Bytes is the value, a slice of the mapping, verified. A value in a file of its
 // own keeps that file open until the snapshot is closed; for many of those use
-// Snapshot.View or Value.
-func (e *Entry) Bytes() ([]byte, error) {
-	p, err := e.snapshot.db.verifiedAt(e.seg, e.record.Offset)
+// Snapshot.View or Value. It may also be a copy, see Value.Range.
+func (e *Entry) Bytes() (value []byte, err error) {
+	defer vfs.EndGuard(vfs.BeginGuard(), &err)
+	if _, err := e.snapshot.state(); err != nil {
+		return nil, err
+	}
+	p, value, err := e.snapshot.db.verifiedAt(e.seg, e.record.Offset)
 	if err != nil {
 		return nil, e.snapshot.db.goneFrom(e.seg, e.record.Offset, err)
 	}
 	if e.record.Kind == segment.KindBlobRef {
-		p = e.snapshot.held.keep(p)
+		e.snapshot.held.keep(p)
 	}
-	return p.Bytes, nil
+	return value, nil
 }
 
 // verifiedAt returns a value for which there is no word in the index to keep
-// the verified bit in: it is checked each time.
-func (db *DB) verifiedAt(seg *segment.Segment, off int64) (segment.Payload, error) {
+// the verified bit in: it is checked each time. The slice is good as long as the
+// Payload is held.
+func (db *DB) verifiedAt(seg *segment.Segment, off int64) (p segment.Payload, value []byte, err error) {
 	r, err := seg.Read(off)
 	if err != nil {
-		return segment.Payload{}, err
+		return p, nil, err
 	}
-	p, err := db.payload(seg, &r)
-	if err != nil || db.opts.Verify == VerifyNever {
-		return p, err
+	if p, err = db.payload(seg, &r); err != nil {
+		return p, nil, err
 	}
-	return p, p.Verify(0, int64(len(p.Bytes)), db.opts.Verify == VerifyFirst)
+	if db.opts.Verify != VerifyNever {
+		if err := p.Verify(0, p.Size, db.opts.Verify == VerifyFirst); err != nil {
+			return p, nil, err
+		}
+	}
+	betweenSteps()
+	value, err = p.Slice(0, p.Size)
+	return p, value, err
 }

@@ -46,11 +46,24 @@ func (s *state) find(id segment.ID) *segment.Segment {
 	return nil
 }
 
+// has reports whether a segment is in the state.
+func (s *state) has(seg *segment.Segment) bool {
+	return seg.Slot() < len(s.segs) && s.segs[seg.Slot()] == seg
+}
+
+// holdsBlob reports whether a segment of the state holds a blob. A nil state
+// has no segments.
+func (s *state) holdsBlob(b *segment.Blob) bool {
+	return s != nil && slices.ContainsFunc(s.segs, func(seg *segment.Segment) bool {
+		return seg != nil && seg.Blob(b.ID()) != nil
+	})
+}
+
 // attach gives a segment a slot and lets readers see it. It comes before the
 // first index entry that names the segment.
 func (db *DB) attach(seg *segment.Segment) error {
-	if err := db.index.Attach(seg); err != nil {
-		return ErrPinnedSpace
+	if err := db.collecting(func() error { return db.index.Attach(seg) }); err != nil {
+		return err
 	}
 	db.changeState(func(s *state) *state { return s.with(seg) })
 	return nil

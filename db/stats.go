@@ -23,12 +23,26 @@ type Stats struct {
 	Syncs   uint64 // datasyncs they took
 
 	Compaction CompactionStats
+	Pinned     Pinned
 
-	Handles   []Handle // open Values and Snapshots
+	Handles   []Handle // open Values and Snapshots, the oldest first
 	Values    int      // how many of them are Values
 	Snapshots int
 
 	Maps vfs.Maps // of the whole process
+}
+
+// Pinned is what removed segments, and large values that went with them, still
+// take because somebody reads them, or because no collection has found out yet
+// that nobody does.
+type Pinned struct {
+	Segments int   // removed and still there
+	Bytes    int64 // of files without a name that take space on disk
+	Moved    int64 // bytes of them that take memory instead
+
+	// Since Open.
+	Collections uint64 // forced
+	Revoked     uint64 // snapshots that had to expire
 }
 
 // SegmentStats is one segment.
@@ -51,6 +65,7 @@ func (db *DB) Stats() Stats {
 		Syncs:    db.counters.syncs.Load(),
 		Maps:     vfs.MapStats(),
 	}
+	s.Pinned = db.pinned.stats(db.state.Load())
 	s.Handles = db.handles.list()
 	for _, h := range s.Handles {
 		if h.Kind == kindValue {

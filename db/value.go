@@ -9,11 +9,12 @@ import (
 
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/vfs"
 )
 
 // Value is a handle to one value of a key, as it was when the handle was made:
-// the key may be overwritten or deleted meanwhile. What Bytes, Range and
-// Extents return is valid until Close.
+// the key may be overwritten or deleted meanwhile. What Bytes and Range return is
+// valid until Close.
 //
 // A Value is an io.ReadSeeker, an io.ReaderAt and an io.WriterTo, so it goes
 // into http.ServeContent, zip.NewReader and io.Copy. All methods but Read, Seek
@@ -54,31 +55,52 @@ func (db *DB) newValue(seg *segment.Segment, off int64) (*Value, error) {
 		return nil, err
 	}
 	v := &Value{db: db, seg: seg, record: r, payload: p}
-	v.handle = db.handles.add(kindValue, r.Key, [2]any{seg, p})
+	v.handle = db.handles.add(kindValue, r.Key, valueHold{seg, p})
 	watch(v, v.handle)
 	return v, nil
 }
 
-// Bytes is the whole value, a slice of the mapping. It must not be written to.
+// valueHold is what the slices of a Value lie in.
+type valueHold struct {
+	seg     *segment.Segment
+	payload segment.Payload
+}
+
+func (h valueHold) holds(seg *segment.Segment) bool { return h.seg == seg }
+
+// Bytes is the whole value, as of Range. It must not be written to.
 func (v *Value) Bytes() ([]byte, error) { return v.Range(0, v.Size()) }
 
 // Range is n bytes of the value from off on, a slice of the mapping. Of a
 // value above 1 MiB only the chunks that the range touches are verified, of a
 // smaller one all of it, each on its first use.
+//
+// A value in a file of its own is not mapped if the process already has very
+// many mappings. Range is then a copy, made with system calls. ReadAt, Read and
+// WriteTo do without.
 func (v *Value) Range(off, n int64) ([]byte, error) {
-	if off < 0 || n < 0 || off > v.Size()-n {
-		return nil, fmt.Errorf("value %q: range %d+%d lies outside its %d bytes", v.record.Key, off, n, v.Size())
+	if err := v.check(off, n); err != nil {
+		return nil, err
 	}
-	if v.handle.closed.Load() {
-		return nil, fmt.Errorf("value %q: %w", v.record.Key, ErrClosed)
-	}
-	if err := v.verify(off, n); err != nil {
-		return nil, withKey("value", v.record.Key, err)
-	}
-	return v.payload.Bytes[off : off+n : off+n], nil
+	b, err := v.payload.Slice(off, n)
+	return b, v.failed(err)
 }
 
-func (v *Value) verify(off, n int64) error {
+// check makes sure that a range can be used, and verifies it.
+func (v *Value) check(off, n int64) error {
+	if off < 0 || n < 0 || off > v.Size()-n {
+		return fmt.Errorf("value %q: range %d+%d lies outside its %d bytes", v.handle.key, off, n, v.Size())
+	}
+	if v.handle.closed.Load() {
+		return v.failed(ErrClosed)
+	}
+	return v.failed(v.verify(off, n))
+}
+
+func (v *Value) failed(err error) error { return withKey("value", []byte(v.handle.key), err) }
+
+func (v *Value) verify(off, n int64) (err error) {
+	defer vfs.EndGuard(vfs.BeginGuard(), &err)
 	first := v.db.opts.Verify == VerifyFirst
 	if v.db.opts.Verify == VerifyNever || first && v.verified.Load() {
 		return nil
@@ -96,22 +118,24 @@ func (v *Value) verify(off, n int64) error {
 }
 
 // Extent is where n bytes of the value from off on lie on disk, verified like
-// Range. The file may be read until Close, for example by sendfile.
+// Range. The file may be read until Close, for example by sendfile, unless the
+// store has moved the value to memory to get rid of a file that was removed long
+// ago: then its OS method returns nil and its ReadAt fails with fs.ErrClosed.
 func (v *Value) Extent(off, n int64) (segment.Extent, error) {
-	if _, err := v.Range(off, n); err != nil {
+	if err := v.check(off, n); err != nil {
 		return segment.Extent{}, err
 	}
 	return segment.Extent{File: v.payload.File, Offset: v.payload.Offset + off, Length: n}, nil
 }
 
-// Extents is where the value lies on disk, not verified. The files may be read
-// until Close.
+// Extents is where the value lies on disk, not verified. The files may be used
+// like that of Extent.
 func (v *Value) Extents() []segment.Extent {
 	return []segment.Extent{{File: v.payload.File, Offset: v.payload.Offset, Length: v.Size()}}
 }
 
 // Size of the value in bytes.
-func (v *Value) Size() int64 { return int64(len(v.payload.Bytes)) }
+func (v *Value) Size() int64 { return v.payload.Size }
 
 // Version tells this value from others of the same key.
 func (v *Value) Version() Version { return versionOf(&v.record) }
@@ -128,17 +152,27 @@ func (v *Value) ModTime() time.Time {
 // ReadAt implements [io.ReaderAt].
 func (v *Value) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
-		return 0, fmt.Errorf("value %q: negative offset %d", v.record.Key, off)
+		return 0, fmt.Errorf("value %q: negative offset %d", v.handle.key, off)
 	}
 	if off >= v.Size() {
 		return 0, io.EOF
 	}
-	b, err := v.Range(off, min(int64(len(p)), v.Size()-off))
-	n := copy(p, b)
-	if err == nil && n < len(p) {
-		err = io.EOF
+	n := min(int64(len(p)), v.Size()-off)
+	if err := v.check(off, n); err != nil {
+		return 0, err
 	}
-	return n, err
+	if err := v.copyTo(p[:n], off); err != nil {
+		return 0, v.failed(err)
+	}
+	if n < int64(len(p)) {
+		return int(n), io.EOF
+	}
+	return int(n), nil
+}
+
+func (v *Value) copyTo(p []byte, off int64) (err error) {
+	defer vfs.EndGuard(vfs.BeginGuard(), &err)
+	return v.payload.ReadAt(p, off)
 }
 
 // Read implements [io.Reader].
@@ -163,7 +197,7 @@ func (v *Value) Seek(offset int64, whence int) (int64, error) {
 		offset += v.Size()
 	}
 	if offset < 0 || whence < io.SeekStart || whence > io.SeekEnd {
-		return v.pos, fmt.Errorf("value %q: can't seek to %d", v.record.Key, offset)
+		return v.pos, fmt.Errorf("value %q: can't seek to %d", v.handle.key, offset)
 	}
 	v.pos = offset
 	return offset, nil
@@ -176,8 +210,9 @@ func (v *Value) Close() error {
 	return nil
 }
 
-func metadataOf(seg *segment.Segment, r *segment.Record) (Metadata, error) {
-	m, err := segment.DecodeMetadata(r.Meta)
+func metadataOf(seg *segment.Segment, r *segment.Record) (m Metadata, err error) {
+	defer vfs.EndGuard(vfs.BeginGuard(), &err)
+	m, err = segment.DecodeMetadata(r.Meta)
 	if err != nil {
 		return m, seg.Damage(r.Offset, fmt.Sprintf("key %q: %v", r.Key, err))
 	}

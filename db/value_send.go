@@ -14,7 +14,7 @@ const sendStep = 4 << 20
 
 // WriteTo implements [io.WriterTo]: it sends the value from the present
 // position on. A TCP connection gets it by sendfile, with no copy in user
-// space, any other writer as slices of the mapping.
+// space, any other writer as Range returns it.
 func (v *Value) WriteTo(w io.Writer) (sent int64, err error) {
 	for v.pos < v.Size() && err == nil {
 		var n int64
@@ -26,18 +26,21 @@ func (v *Value) WriteTo(w io.Writer) (sent int64, err error) {
 }
 
 func (v *Value) sendStep(w io.Writer, n int64) (int64, error) {
-	b, err := v.Range(v.pos, n)
-	if err != nil {
-		return 0, err
-	}
 	if conn, ok := w.(syscall.Conn); ok {
 		raw, err := conn.SyscallConn()
 		if err == nil {
+			if err := v.check(v.pos, n); err != nil {
+				return 0, err
+			}
 			sent, handled, err := vfs.Send(raw, v.payload.File, v.payload.Offset+v.pos, n)
 			if handled {
 				return sent, err
 			}
 		}
+	}
+	b, err := v.Range(v.pos, n)
+	if err != nil {
+		return 0, err
 	}
 	written, err := w.Write(b)
 	if written == 0 && err == nil {

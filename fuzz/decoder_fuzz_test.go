@@ -111,8 +111,9 @@ func readBlob(t *testing.T, blob *segment.Blob, file []byte) {
 		}
 		return
 	}
-	n := int64(len(p.Bytes))
-	if n != int64(blob.Extent().Length) || !bytes.Equal(p.Bytes, file[4096:4096+n]) {
+	n := p.Size
+	value, err := p.Slice(0, n)
+	if err != nil || n != int64(blob.Extent().Length) || !bytes.Equal(value, file[4096:4096+n]) {
 		t.Fatalf("%d bytes that are not those of the file", n)
 	}
 	if err := p.Verify(0, n, true); err != nil {
@@ -121,7 +122,7 @@ func readBlob(t *testing.T, blob *segment.Blob, file []byte) {
 		}
 		return
 	}
-	for i, chunk := 0, p.Bytes; len(chunk) > 0; i++ {
+	for i, chunk := 0, value; len(chunk) > 0; i++ {
 		end := min(len(chunk), 1<<20)
 		at := (4096 + n + 7) &^ 7
 		if xxhash.Sum64(chunk[:end]) != binary.LittleEndian.Uint64(file[at+8+8*int64(i):]) {

@@ -173,8 +173,8 @@ var sabotages = []sabotage{
 	}, {
 		name: "inputs go before the ordered index has moved",
 		file: "db/compact.go",
-		old:  "	c.repoint()\n	for _, in := range c.inputs {\n		c.db.retire(in.ID())\n	}\n",
-		new:  "	for _, in := range c.inputs {\n		c.db.retire(in.ID())\n	}\n	c.repoint()\n",
+		old:  "	c.countBlobs()\n	c.repoint()\n",
+		new:  "	c.countBlobs()\n	for _, in := range c.inputs {\n		c.db.retire(in.ID())\n	}\n	c.repoint()\n",
 		test: "TestCompactBesideReaders",
 		pkg:  "db",
 	}, {
@@ -203,9 +203,9 @@ var sabotages = []sabotage{
 		test: "TestDamageRecords",
 	}, {
 		name: "Get does not verify",
-		file: "db/read.go",
-		old:  "	if err := p.VerifyCopy(dst[n:]); err != nil {\n",
-		new:  "	if err := p.VerifyCopy(dst[n:]); false {\n",
+		file: "segment/verify.go",
+		old:  "	if err := found.verify(0, p.Size, false, found.inMemory); err != nil {\n",
+		new:  "	if err := found.verify(0, p.Size, false, found.inMemory); false {\n",
 		test: "TestDamageBits",
 	}, {
 		name: "an older manifest takes the place of a damaged one",

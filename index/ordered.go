@@ -15,6 +15,25 @@ import (
 type Ordered struct {
 	tree *btree.BTreeG[item]
 	keys *keys
+
+	around func(look func())
+}
+
+// Around returns the same keys for an iteration that looks at the tree, and at
+// keys in segments, only from within around, a page at a time; never during a
+// yield. If around does not call look, or recovers from a fault in it, the
+// iteration ends.
+func (o *Ordered) Around(around func(look func())) *Ordered {
+	return &Ordered{o.tree, o.keys, around}
+}
+
+// look fills a page.
+func (o *Ordered) look(fill func() []item) (page []item) {
+	if o.around == nil {
+		return fill()
+	}
+	o.around(func() { page = fill() })
+	return page
 }
 
 // Snapshot returns the keys as they are now. It first calls inside under the
@@ -34,7 +53,7 @@ func (x *Index) Snapshot(inside func() bool) *Ordered {
 		x.tree = x.build()
 	}
 	clone := x.tree.Clone()
-	return &Ordered{clone, x.keys}
+	return &Ordered{tree: clone, keys: x.keys}
 }
 
 // Len is the number of keys.
@@ -58,9 +77,10 @@ const pageLen = 128
 func (o *Ordered) Ascend(start, end []byte) iter.Seq[segment.Ref] {
 	return func(yield func(segment.Ref) bool) {
 		var memory [pageLen]item
-		page := o.firstUp(memory[:0], start, end)
+		page := o.look(func() []item { return o.firstUp(memory[:0], start, end) })
 		for yieldAll(page, yield) && len(page) == pageLen {
-			page = o.up(memory[:0], page[pageLen-1], end)
+			last := page[pageLen-1]
+			page = o.look(func() []item { return o.up(memory[:0], last, end) })
 		}
 	}
 }
@@ -69,9 +89,10 @@ func (o *Ordered) Ascend(start, end []byte) iter.Seq[segment.Ref] {
 func (o *Ordered) Descend(start, end []byte) iter.Seq[segment.Ref] {
 	return func(yield func(segment.Ref) bool) {
 		var memory [pageLen]item
-		page := o.firstDown(memory[:0], start, end)
+		page := o.look(func() []item { return o.firstDown(memory[:0], start, end) })
 		for yieldAll(page, yield) && len(page) == pageLen {
-			page = o.down(memory[:0], page[pageLen-1], start)
+			last := page[pageLen-1]
+			page = o.look(func() []item { return o.down(memory[:0], last, start) })
 		}
 	}
 }

@@ -2,9 +2,11 @@ package segment
 
 import (
 	"container/list"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
+	"weak"
 
 	"github.com/crowfly/crowfly/segment/vfs"
 )
@@ -31,6 +33,10 @@ type Blob struct {
 
 	mu   sync.Mutex
 	bits chunkBits
+
+	// Guarded by the lock of the cache.
+	open  weak.Pointer[blobFile] // as long as anybody uses it
+	moved *blobFile              // once it is in memory only
 }
 
 // NewBlob makes the Blob of an extent, which is the whole of it.
@@ -51,12 +57,54 @@ func (b *Blob) Payload() (Payload, error) {
 	if err != nil {
 		return Payload{}, err
 	}
-	value := f.m.Bytes()[blobValueOffset:]
-	n := b.extent.Length
-	return Payload{
-		Bytes: value[:n:n], File: f.file, Offset: blobValueOffset,
+	p := Payload{
+		File: f.file, Offset: blobValueOffset, Size: int64(b.extent.Length), m: f.m,
 		table: f.table, sum: b.extent.Sum, bits: b.verified(f.table), path: f.path, owner: f,
-	}, nil
+	}
+	if f.m != nil {
+		end := blobValueOffset + p.Size
+		p.bytes = f.m.Bytes()[blobValueOffset:end:end]
+	}
+	return p, nil
+}
+
+// InUse reports whether anybody uses the blob, as far as collections have
+// shown. After Forget the cache is not among them.
+func (b *Blob) InUse() bool {
+	b.cache.mu.Lock()
+	defer b.cache.mu.Unlock()
+	return b.moved != nil || b.open.Value() != nil
+}
+
+// Moved is how many bytes of memory the blob takes after Migrate, or 0.
+func (b *Blob) Moved() int64 {
+	b.cache.mu.Lock()
+	defer b.cache.mu.Unlock()
+	if b.moved == nil {
+		return 0
+	}
+	return int64(len(b.moved.m.Bytes()))
+}
+
+// Migrate moves the blob to memory, for those who use it and those who will,
+// so that its file can go. See vfs.Mapping.Migrate; a blob that is not mapped
+// can't be moved.
+func (b *Blob) Migrate() error {
+	f, err := b.cache.open(b)
+	if err != nil {
+		return err
+	}
+	if f.m == nil {
+		return fmt.Errorf("move %s to memory: it is not mapped: %w", f.path, errors.ErrUnsupported)
+	}
+	if err := f.m.Migrate(int64(len(f.m.Bytes()))); err != nil {
+		return err
+	}
+	f.file.Drop()
+	b.cache.mu.Lock()
+	defer b.cache.mu.Unlock()
+	b.moved = f
+	return nil
 }
 
 // verified returns the bits of the blob's chunks. They outlive its closing.
@@ -74,7 +122,7 @@ func (b *Blob) verified(t ChunkTable) chunkBits {
 type blobFile struct {
 	file  vfs.File
 	path  string
-	m     *vfs.Mapping
+	m     *vfs.Mapping // nil if there was none left
 	table ChunkTable
 }
 
@@ -102,13 +150,20 @@ func NewBlobCache(fsys vfs.FS, most int) *BlobCache {
 func (c *BlobCache) open(b *Blob) (*blobFile, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if b.moved != nil {
+		return b.moved, nil
+	}
 	if e, ok := c.files[b.id]; ok {
 		c.order.MoveToFront(e)
 		return e.Value.(cached).file, nil
 	}
-	f, err := openBlob(c.fs, b)
-	if err != nil {
-		return nil, err
+	f := b.open.Value()
+	if f == nil {
+		var err error
+		if f, err = openBlob(c.fs, b); err != nil {
+			return nil, err
+		}
+		b.open = weak.Make(f)
 	}
 	c.files[b.id] = c.order.PushFront(cached{b.id, f})
 	if c.order.Len() > c.most {
@@ -130,7 +185,8 @@ func (c *BlobCache) drop(e *list.Element) {
 	delete(c.files, c.order.Remove(e).(cached).id)
 }
 
-// openBlob opens and maps a blob file and proves its chunk table.
+// openBlob opens a blob file, maps it unless mappings are scarce, which segments
+// need more, and proves its chunk table.
 func openBlob(fsys vfs.FS, b *Blob) (*blobFile, error) {
 	file, err := fsys.Open(b.id.BlobName())
 	if err != nil {
@@ -158,10 +214,9 @@ func (f *blobFile) load(b *Blob) error {
 	if b.extent.Offset != blobValueOffset || size < want {
 		return &CorruptError{f.path, size, fmt.Sprintf("file ends here, %d bytes are expected", want)}
 	}
-	if f.m, err = f.file.Map(want); err != nil {
-		return fmt.Errorf("map %s: %w", f.path, err)
+	if f.table, err = f.mapTable(at, want); err != nil {
+		return err
 	}
-	f.table = ChunkTable(f.m.Bytes()[at:want:want])
 	if f.table.Sum() != b.extent.Sum {
 		return &CorruptError{f.path, at, errTableSum.Error()}
 	}
@@ -169,4 +224,23 @@ func (f *blobFile) load(b *Blob) error {
 		return &CorruptError{f.path, at, "chunk size"}
 	}
 	return nil
+}
+
+// mapTable maps the file and returns the table in it, or else a copy.
+func (f *blobFile) mapTable(from, to int64) (ChunkTable, error) {
+	err := vfs.ErrNoMaps
+	if !vfs.MapsScarce() {
+		f.m, err = f.file.Map(to)
+	}
+	switch {
+	case err == nil:
+		return ChunkTable(f.m.Bytes()[from:to:to]), nil
+	case !errors.Is(err, vfs.ErrNoMaps):
+		return nil, fmt.Errorf("map %s: %w", f.path, err)
+	}
+	table := make([]byte, to-from)
+	if _, err := f.file.ReadAt(table, from); err != nil {
+		return nil, fmt.Errorf("read %s: %w", f.path, err)
+	}
+	return table, nil
 }

@@ -92,10 +92,20 @@ func (t ChunkTable) Sum() uint64 { return xxhash.Sum64(t) }
 
 // Verify checks chunk i of the value.
 func (t ChunkTable) Verify(value []byte, i int) error {
-	size := t.ChunkSize()
-	from := int64(i) * size
-	chunk := value[from:min(from+size, int64(len(value)))]
+	from, to := t.bounds(i, int64(len(value)))
+	return t.check(value[from:to], i)
+}
+
+// bounds of chunk i in a value of so many bytes.
+func (t ChunkTable) bounds(i int, size int64) (from, to int64) {
+	from = int64(i) * t.ChunkSize()
+	return from, min(from+t.ChunkSize(), size)
+}
+
+// check checks the bytes of chunk i.
+func (t ChunkTable) check(chunk []byte, i int) error {
 	if xxhash.Sum64(chunk) != binary.LittleEndian.Uint64(t[8+8*i:]) {
+		from := int64(i) * t.ChunkSize()
 		return fmt.Errorf("checksum of value bytes %d to %d", from, from+int64(len(chunk))-1)
 	}
 	return nil

@@ -136,7 +136,7 @@ func (s *Segment) Store() StoreID { return s.header.Store }
 func (s *Segment) Salt() uint64 { return s.header.Salt }
 
 // File is the segment's file, for extents. It stays open as long as the
-// Segment is reachable.
+// Segment is reachable, unless Migrate drops it.
 func (s *Segment) File() vfs.File { return s.file }
 
 // Len is the number of bytes readers may use.
@@ -174,6 +174,23 @@ func (s *Segment) Blobs() (list []*Blob) {
 	})
 	return list
 }
+
+// Release lets go of a blob.
+func (s *Segment) Release(b *Blob) { s.blobs.Delete(b.id) }
+
+// Migrate moves a segment that left the store to memory, for those who still
+// read it, so that its file takes no space any more. See vfs.Mapping.Migrate.
+func (s *Segment) Migrate() error {
+	if err := s.m.Migrate(s.end.Load()); err != nil {
+		return err
+	}
+	s.file.Drop()
+	return nil
+}
+
+// Populate brings in n bytes from off on, if these are many; see
+// vfs.Mapping.Populate.
+func (s *Segment) Populate(off, n int64) error { return s.m.Populate(off, n) }
 
 // Ref of the record at off.
 func (s *Segment) Ref(off int64) Ref { return MakeRef(s.slot, off) }

@@ -1,7 +1,10 @@
 package segment
 
 import (
+	"fmt"
+	"io"
 	"runtime"
+	"slices"
 	"sync/atomic"
 
 	"github.com/cespare/xxhash/v2"
@@ -9,15 +12,19 @@ import (
 	"github.com/crowfly/crowfly/segment/vfs"
 )
 
-// Payload is a value in its place, in a record or in a blob: mapped bytes, and
-// where they lie in which file. Bytes and File are good until KeepAlive, or as
-// long as the Payload itself is reachable as a whole.
+// Payload is a value in its place, in a record or in a blob: where it lies in
+// which file, and as a rule mapped. Slices of it and File are good until
+// KeepAlive, or as long as the Payload itself is reachable as a whole.
+//
+// Methods that touch the mapping may fault. The caller guards.
 type Payload struct {
-	Bytes  []byte
 	File   vfs.File
-	Offset int64 // of Bytes in the file
+	Offset int64 // of the value in the file
+	Size   int64
 
-	table ChunkTable // nil for a value with one sum
+	bytes []byte       // nil if the value is not mapped
+	m     *vfs.Mapping // of bytes
+	table ChunkTable   // nil for a value with one sum
 	sum   uint64
 	bits  chunkBits // which chunks have been verified; nil if nobody remembers
 	path  string
@@ -26,15 +33,79 @@ type Payload struct {
 
 // Payload of a record from Read that is not a blobref.
 func (s *Segment) Payload(r *Record) Payload {
-	p := Payload{Bytes: r.Value, File: s.file, Offset: r.ValueOffset(), sum: r.Sum, path: s.path, owner: s}
+	p := Payload{
+		File: s.file, Offset: r.ValueOffset(), Size: int64(len(r.Value)),
+		bytes: r.Value, m: s.m, sum: r.Sum, path: s.path, owner: s,
+	}
 	if r.Flags&FlagChunked != 0 {
 		p.table, p.bits = r.Table, s.chunkBits(r)
 	}
 	return p
 }
 
-// KeepAlive ends a use of Bytes or File.
+// KeepAlive ends a use of a slice or of File.
 func (p *Payload) KeepAlive() { runtime.KeepAlive(p.owner) }
+
+// Mapped reports whether the value is mapped. One that is not, a large one for
+// which there was no mapping left, is read with system calls.
+func (p *Payload) Mapped() bool { return p.m != nil }
+
+// Slice returns n bytes from offset from on, of the mapping or, if the value is
+// not mapped, a copy.
+func (p *Payload) Slice(from, n int64) ([]byte, error) {
+	if p.Mapped() {
+		return p.bytes[from : from+n : from+n], nil
+	}
+	b := make([]byte, n)
+	return b, p.ReadAt(b, from)
+}
+
+// ReadAt fills b with what is at offset from.
+func (p *Payload) ReadAt(b []byte, from int64) error {
+	defer p.KeepAlive()
+	if p.Mapped() {
+		copy(b, p.bytes[from:])
+		return nil
+	}
+	n, err := p.File.ReadAt(b, p.Offset+from)
+	switch {
+	case n == len(b):
+		return nil
+	case err == io.EOF:
+		return &CorruptError{p.path, p.Offset + from + int64(n), "file ends here"}
+	}
+	return fmt.Errorf("read %s at offset %d: %w", p.path, p.Offset+from, err)
+}
+
+// Append appends a copy of the value to dst and verifies the copy.
+func (p *Payload) Append(dst []byte) ([]byte, error) {
+	const step = 4 << 20
+	whole := slices.Grow(dst, int(p.Size))[:len(dst)+int(p.Size)]
+	value := whole[len(dst):]
+	for from := int64(0); from < p.Size; from += step {
+		n := min(step, p.Size-from)
+		if err := p.populate(from, n); err != nil {
+			return dst, err
+		}
+		if err := p.ReadAt(value[from:from+n], from); err != nil {
+			return dst, err
+		}
+	}
+	found := *p
+	found.bytes, found.m, found.bits = value, nil, nil
+	if err := found.verify(0, p.Size, false, found.inMemory); err != nil {
+		return dst, err
+	}
+	return whole, nil
+}
+
+// populate brings in what is about to be touched.
+func (p *Payload) populate(from, n int64) error {
+	if !p.Mapped() {
+		return nil
+	}
+	return p.m.Populate(p.Offset+from, n)
+}
 
 // Chunked reports whether ranges are verified alone.
 func (p *Payload) Chunked() bool { return p.table != nil }
@@ -44,19 +115,43 @@ func (p *Payload) Chunked() bool { return p.table != nil }
 // before are taken as good.
 func (p *Payload) Verify(from, n int64, remember bool) error {
 	defer p.KeepAlive()
-	if p.table == nil {
-		if len(p.Bytes) > 0 && xxhash.Sum64(p.Bytes) != p.sum {
-			return &CorruptError{p.path, p.Offset, errValueSum.Error()}
+	if p.Mapped() {
+		return p.verify(from, n, remember, p.inMapping)
+	}
+	var chunk []byte
+	return p.verify(from, n, remember, func(from, to int64) ([]byte, error) {
+		if chunk == nil {
+			chunk = make([]byte, min(p.table.ChunkSize(), p.Size))
 		}
-		return nil
+		return chunk[:to-from], p.ReadAt(chunk[:to-from], from)
+	})
+}
+
+// inMapping is the bytes of a chunk, brought in.
+func (p *Payload) inMapping(from, to int64) ([]byte, error) {
+	return p.bytes[from:to], p.m.Populate(p.Offset+from, to-from)
+}
+
+// inMemory is the bytes of a chunk of a copy.
+func (p *Payload) inMemory(from, to int64) ([]byte, error) { return p.bytes[from:to], nil }
+
+// verify is Verify of the bytes that read returns.
+func (p *Payload) verify(from, n int64, remember bool, read func(from, to int64) ([]byte, error)) error {
+	if p.table == nil {
+		return p.verifyWhole(read)
 	}
 	size := p.table.ChunkSize()
 	for i := int(from / size); int64(i)*size < from+n; i++ {
 		if remember && p.bits != nil && p.bits.has(i) {
 			continue
 		}
-		if err := p.table.Verify(p.Bytes, i); err != nil {
-			return &CorruptError{p.path, p.Offset + int64(i)*size, err.Error()}
+		start, end := p.table.bounds(i, p.Size)
+		chunk, err := read(start, end)
+		if err != nil {
+			return err
+		}
+		if err := p.table.check(chunk, i); err != nil {
+			return &CorruptError{p.path, p.Offset + start, err.Error()}
 		}
 		if p.bits != nil {
 			p.bits.set(i)
@@ -65,10 +160,15 @@ func (p *Payload) Verify(from, n int64, remember bool) error {
 	return nil
 }
 
-// VerifyCopy checks a copy of the whole value.
-func (p Payload) VerifyCopy(b []byte) error {
-	p.Bytes, p.bits = b, nil
-	return p.Verify(0, int64(len(b)), false)
+func (p *Payload) verifyWhole(read func(from, to int64) ([]byte, error)) error {
+	if p.Size == 0 {
+		return nil
+	}
+	value, err := read(0, p.Size)
+	if err == nil && xxhash.Sum64(value) != p.sum {
+		err = &CorruptError{p.path, p.Offset, errValueSum.Error()}
+	}
+	return err
 }
 
 // chunkBits remembers which chunks of one value have been verified, one bit

@@ -75,6 +75,9 @@ func TestFaultKillsNobody(t *testing.T) {
 		}
 		got, err := io.ReadAll(resp.Body)
 		resp.Body.Close()
+		if resp.StatusCode == http.StatusInternalServerError {
+			continue
+		}
 		if err == nil && method == http.MethodGet && !bytes.Equal(got, value) {
 			t.Errorf("got %d other bytes and no error", len(got))
 		}

@@ -95,7 +95,7 @@ func (d *Dir) Create(name string) (File, error) {
 		return nil, err
 	}
 	if d.inVain {
-		writeInPlace(f.os)
+		writeInPlace(f.OS())
 	}
 	return f, nil
 }
@@ -119,7 +119,7 @@ func (d *Dir) open(op, name string, flag int) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &file{os: f, name: name}, nil
+	return newFile(f, name), nil
 }
 
 // Rename implements [FS].
@@ -241,6 +241,9 @@ func (d *Dir) Locked(name string) (bool, error) {
 	}
 	return probeLock(path)
 }
+
+// Free implements [FS].
+func (d *Dir) Free() (int64, error) { return freeBytes(d.path) }
 
 // AfterFunc implements [FS].
 func (d *Dir) AfterFunc(delay time.Duration, f func()) (stop func() bool) {

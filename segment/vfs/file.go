@@ -1,32 +1,82 @@
 package vfs
 
-import "os"
+import (
+	"io/fs"
+	"os"
+	"sync/atomic"
+)
 
 // file is a real file as a [File]. Its platform half lies in file_linux.go and
 // file_other.go.
 type file struct {
-	os   *os.File
-	name string
+	handle atomic.Pointer[os.File] // nil once dropped
+	name   string
+	path   string
 }
 
 var _ File = (*file)(nil)
 
+func newFile(f *os.File, name string) *file {
+	n := &file{name: name, path: f.Name()}
+	n.handle.Store(f)
+	return n
+}
+
 func (f *file) Name() string { return f.name }
 
-func (f *file) ReadAt(p []byte, off int64) (int, error) { return f.os.ReadAt(p, off) }
+// use returns the operating system's file, which stays open as long as the
+// caller holds it.
+func (f *file) use(op string) (*os.File, error) {
+	if h := f.handle.Load(); h != nil {
+		return h, nil
+	}
+	return nil, &os.PathError{Op: op, Path: f.path, Err: fs.ErrClosed}
+}
 
-func (f *file) Sync() error { return f.os.Sync() }
+func (f *file) ReadAt(p []byte, off int64) (int, error) {
+	h, err := f.use("read")
+	if err != nil {
+		return 0, err
+	}
+	return h.ReadAt(p, off)
+}
+
+func (f *file) Sync() error {
+	h, err := f.use("sync")
+	if err != nil {
+		return err
+	}
+	return h.Sync()
+}
 
 func (f *file) Size() (int64, error) {
-	info, err := f.os.Stat()
+	h, err := f.use("stat")
+	if err != nil {
+		return 0, err
+	}
+	info, err := h.Stat()
 	if err != nil {
 		return 0, err
 	}
 	return info.Size(), nil
 }
 
-func (f *file) Map(size int64) (*Mapping, error) { return mapFile(f.os, size) }
+func (f *file) Map(size int64) (*Mapping, error) {
+	h, err := f.use("mmap")
+	if err != nil {
+		return nil, err
+	}
+	return mapFile(h, size)
+}
 
-func (f *file) OS() *os.File { return f.os }
+func (f *file) OS() *os.File { return f.handle.Load() }
 
-func (f *file) Close() error { return f.os.Close() }
+func (f *file) Drop() { f.handle.Store(nil) }
+
+func (f *file) Close() error {
+	h, err := f.use("close")
+	if err != nil {
+		return err
+	}
+	return h.Close()
+}

@@ -77,14 +77,18 @@ func writeInPlace(f *os.File) {
 
 // call runs a system call on the descriptor until it is not interrupted.
 func (f *file) call(op string, do func(fd int) error) error {
-	fd := int(f.os.Fd())
-	err := do(fd)
+	h, err := f.use(op)
+	if err != nil {
+		return err
+	}
+	fd := int(h.Fd())
+	err = do(fd)
 	for err == unix.EINTR {
 		err = do(fd)
 	}
-	runtime.KeepAlive(f.os) // else the collector may close fd during the call
+	runtime.KeepAlive(h) // else the collector may close fd during the call
 	if err != nil {
-		return &os.PathError{Op: op, Path: f.os.Name(), Err: err}
+		return &os.PathError{Op: op, Path: f.path, Err: err}
 	}
 	return nil
 }

@@ -6,8 +6,12 @@ import "os"
 
 // WriteVec implements [File].
 func (f *file) WriteVec(bufs [][]byte, off int64) (n int, err error) {
+	h, err := f.use("write")
+	if err != nil {
+		return 0, err
+	}
 	for _, b := range bufs {
-		k, err := f.os.WriteAt(b, off+int64(n))
+		k, err := h.WriteAt(b, off+int64(n))
 		n += k
 		if err != nil {
 			return n, err
@@ -18,7 +22,7 @@ func (f *file) WriteVec(bufs [][]byte, off int64) (n int, err error) {
 
 // Datasync implements [File]. Package os asks for a full flush of the drive
 // where fsync alone would not.
-func (f *file) Datasync() error { return f.os.Sync() }
+func (f *file) Datasync() error { return f.Sync() }
 
 func copiesOnWrite(*os.File) bool { return false }
 

@@ -127,9 +127,10 @@ var keepers = map[string][]string{
 	"AddCleanup":   {"segment/vfs/owner.go"},
 	"SetFinalizer": {},
 	"Munmap":       {},
-	"MunmapPtr":    {"segment/vfs/map_mmap.go", "segment/vfs/words_linux.go"},
+	"MunmapPtr":    {"segment/vfs/map_mmap.go", "segment/vfs/migrate_linux.go", "segment/vfs/words_linux.go"},
 	"SYS_MUNMAP":   {},
-	"MAP_FIXED":    {"segment/vfs/map_mmap.go"},
+	"MAP_FIXED":    {"segment/vfs/map_mmap.go", "segment/vfs/migrate_linux.go"},
+	"MREMAP_FIXED": {"segment/vfs/migrate_linux.go"},
 }
 
 // checkUses returns what is wrong with the names one file uses.

@@ -5,3 +5,7 @@ package vfs
 import "os"
 
 func mapFile(f *os.File, size int64) (*Mapping, error) { return HeapMapping(f, size) }
+
+// systemMaps: copies on the heap are no mappings, but counting them costs
+// nothing and has the same code run.
+func systemMaps() int { return 65530 }

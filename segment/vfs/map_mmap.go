@@ -5,16 +5,24 @@ package vfs
 import (
 	"os"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// maxRetired is how many retired ranges are held back. Linux allows a process
-// 65,530 mappings by default (vm.max_map_count), and running out kills the Go
-// runtime, so the held-back ones may take no more than a small part of them.
-const maxRetired = 4096
+// systemMaps is how many mappings a process may have.
+func systemMaps() int {
+	b, err := os.ReadFile("/proc/sys/vm/max_map_count")
+	n, parseErr := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || parseErr != nil {
+		return 65530 // the default of Linux
+	}
+	return n
+}
 
 // region is a range of mapped addresses. These are numbers, not pointers: the
 // collector must not meet a pointer into memory that was unmapped and has
@@ -35,32 +43,45 @@ func mapFile(f *os.File, size int64) (*Mapping, error) {
 	if err := checkSize(size); err != nil {
 		return nil, &os.PathError{Op: "mmap", Path: f.Name(), Err: err}
 	}
+	if !held.makeRoom() {
+		return nil, &os.PathError{Op: "mmap", Path: f.Name(), Err: ErrNoMaps}
+	}
 	p, err := unix.MmapPtr(int(f.Fd()), 0, nil, uintptr(size), unix.PROT_READ, unix.MAP_SHARED)
 	runtime.KeepAlive(f)
 	if err != nil {
 		return nil, &os.PathError{Op: "mmap", Path: f.Name(), Err: err}
 	}
-	m := &Mapping{bytes: unsafe.Slice((*byte)(p), size)}
+	m := &Mapping{bytes: unsafe.Slice((*byte)(p), size), path: f.Name(), moved: new(atomic.Int64)}
 	mapCount.add(len(m.bytes))
-	Own(m, retire, region{addr: uintptr(p), size: len(m.bytes)})
+	r := region{addr: uintptr(p), size: len(m.bytes)}
+	mapped.add(r.addr, area{r.size, m.path})
+	Own(m, retire, retirement{r, m.moved})
 	return m, nil
+}
+
+// retirement is what the cleanup of a Mapping needs.
+type retirement struct {
+	region
+	moved *atomic.Int64
 }
 
 // retire replaces a mapping that nobody should use any more by addresses that
 // fault, which also lets go of the file. Unmapped addresses would be given to
 // the next mapping, and a stale slice would read another file's bytes.
-func retire(r region) {
+func retire(r retirement) {
+	mapped.remove(r.addr) // a fault from here on is a bug of whoever kept a slice
 	const prot, flags = unix.PROT_NONE, unix.MAP_PRIVATE | unix.MAP_ANON | unix.MAP_FIXED
 	if _, err := unix.MmapPtr(-1, 0, r.pointer(), uintptr(r.size), prot, flags); err != nil {
 		// Out of mappings or memory. The file's mapping is still there and
 		// still counts as live: space is lost, but no reader is wrong.
 		return
 	}
-	mapCount.drop(r.size)
-	held.push(r)
+	mapCount.drop(r.size, r.moved)
+	held.push(r.region)
 }
 
-// held are the retired ranges, oldest first.
+// held are the retired ranges, oldest first. Together with the live mappings
+// they may be as many as mapLimit.
 var held retiredRanges
 
 type retiredRanges struct {
@@ -68,21 +89,37 @@ type retiredRanges struct {
 	queue []region
 }
 
-// push holds a range back and gives the oldest ones beyond the limit back to
-// the system.
+// push holds a range back, if need be in place of the oldest one.
 func (h *retiredRanges) push(r region) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.queue = append(h.queue, r)
 	mapCount.retired.Add(1)
 	mapCount.retiredBytes.Add(int64(r.size))
-	for len(h.queue) > maxRetired {
+	h.giveBack(mapLimit())
+}
+
+// makeRoom makes room for one more mapping, or reports that there is none.
+func (h *retiredRanges) makeRoom() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.giveBack(mapLimit() - 1)
+}
+
+// giveBack unmaps the oldest ranges until there are most mappings in all, and
+// reports whether that can be.
+func (h *retiredRanges) giveBack(most int) bool {
+	for int(mapCount.live.Load())+len(h.queue) > most {
+		if len(h.queue) == 0 {
+			return false
+		}
 		oldest := h.queue[0]
 		if err := unix.MunmapPtr(oldest.pointer(), uintptr(oldest.size)); err != nil {
-			return // kept, and tried again with the next one
+			return false // kept, and tried again with the next one
 		}
 		h.queue = h.queue[1:]
 		mapCount.retired.Add(-1)
 		mapCount.retiredBytes.Add(-int64(oldest.size))
 	}
+	return true
 }

@@ -3,6 +3,7 @@
 package vfs
 
 import (
+	"errors"
 	"runtime"
 	"runtime/debug"
 	"testing"
@@ -60,13 +61,56 @@ func TestStaleSliceFaults(t *testing.T) {
 	runtime.KeepAlive(others)
 }
 
+// limitMaps lowers the budget of mappings for a test.
+func limitMaps(t *testing.T, n int) {
+	before := mapLimit
+	mapLimit = func() int { return n }
+	t.Cleanup(func() { mapLimit = before })
+}
+
+// TestMapBudget: live mappings and ranges that are held back share the budget.
+// A new mapping takes the place of the oldest such range, and when only live
+// ones are left it is refused, until one is retired.
+func TestMapBudget(t *testing.T) {
+	f := create(t, tempDir(t), "a", "hello")
+	collectUntil(t, "mappings of other tests retired", noneLive)
+	const budget = 20
+	limitMaps(t, budget)
+	var live []*Mapping
+	for range budget {
+		m, err := f.Map(5)
+		check(t, err)
+		live = append(live, m)
+		if s := MapStats(); s.Live+s.Retired > budget {
+			t.Fatalf("with a budget of %d: %+v", budget, s)
+		}
+	}
+	if _, err := f.Map(5); !errors.Is(err, ErrNoMaps) {
+		t.Fatalf("beyond the budget: %v", err)
+	}
+	if !MapsScarce() {
+		t.Error("mappings are said not to be scarce")
+	}
+	clear(live[:1])
+	collectUntil(t, "a mapping retired", func() bool { return MapStats().Live < budget })
+	if _, err := f.Map(5); err != nil {
+		t.Errorf("in place of a retired mapping: %v", err)
+	}
+	runtime.KeepAlive(live)
+}
+
 // TestRetiredRangesAreBounded retires more ranges than may be held back.
 func TestRetiredRangesAreBounded(t *testing.T) {
 	f := create(t, tempDir(t), "a", "hello")
-	const more = maxRetired + 100
-	for range more {
-		_, err := f.Map(5)
-		check(t, err)
+	const maxRetired = 1000
+	limitMaps(t, maxRetired)
+	for range 2 * maxRetired {
+		for { // until a collection has retired some the budget is spent
+			if _, err := f.Map(5); err == nil {
+				break
+			}
+			runtime.GC()
+		}
 	}
 	collectUntil(t, "all mappings retired", noneLive)
 	collectUntil(t, "ranges given back", func() bool { return MapStats().Retired == maxRetired })

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"runtime"
+	"sync"
 	"sync/atomic"
 	"unsafe"
 )
@@ -21,8 +23,12 @@ import (
 // the Go heap, and the writer calls Refresh after it wrote.
 type Mapping struct {
 	bytes []byte
+	path  string      // of the file of a real mapping
 	file  io.ReaderAt // nil for a real mapping
 	copy  heapCopy    // of a mapping that is none
+
+	migrating sync.Mutex
+	moved     *atomic.Int64 // bytes that Migrate moved; shared with the cleanup
 }
 
 // heapCopy is a Mapping on the Go heap, as far as its cleanup needs it: nothing
@@ -30,6 +36,7 @@ type Mapping struct {
 type heapCopy struct {
 	bytes  []byte
 	filled *atomic.Int64 // end of what was ever read from the file
+	moved  *atomic.Int64 // see Mapping
 }
 
 // Bytes returns the whole mapping: len and cap are the size asked for, which
@@ -68,8 +75,8 @@ func HeapMapping(r io.ReaderAt, size int64) (*Mapping, error) {
 	if err := checkSize(size); err != nil {
 		return nil, err
 	}
-	h := heapCopy{make([]byte, size), new(atomic.Int64)}
-	m := &Mapping{bytes: h.bytes, file: r, copy: h}
+	h := heapCopy{make([]byte, size), new(atomic.Int64), new(atomic.Int64)}
+	m := &Mapping{bytes: h.bytes, file: r, copy: h, moved: h.moved}
 	if err := m.Refresh(0, size); err != nil {
 		return nil, err
 	}
@@ -86,8 +93,101 @@ func poison(h heapCopy) {
 	for i := range filled {
 		filled[i] = 0xDB
 	}
-	mapCount.drop(len(h.bytes))
+	mapCount.drop(len(h.bytes), h.moved)
 }
+
+// Migrate moves the first n bytes from the file to memory, under the same
+// addresses, and makes the rest inaccessible. Whoever reads meanwhile or later
+// does not notice. When it returns nil nothing of the file is mapped any more, so
+// that a file without a name and an open descriptor gives its space back. It
+// fails with errors.ErrUnsupported where the system can't, and with a
+// *FaultError if the file can't be read. A copy on the Go heap is in memory
+// already.
+func (m *Mapping) Migrate(n int64) error {
+	defer runtime.KeepAlive(m)
+	m.migrating.Lock()
+	defer m.migrating.Unlock()
+	if n <= 0 || n > int64(len(m.bytes)) {
+		return fmt.Errorf("%w: %d of %d bytes", fs.ErrInvalid, n, len(m.bytes))
+	}
+	if m.moved.Load() > 0 {
+		return nil
+	}
+	if m.file == nil {
+		if err := m.moveToMemory(n); err != nil {
+			return err
+		}
+	}
+	m.moved.Store(n)
+	mapCount.migrated.Add(1)
+	mapCount.migratedBytes.Add(n)
+	return nil
+}
+
+// populateMin is how much must be about to be read for Populate to be worth a
+// system call.
+const populateMin = 64 << 10
+
+// Populate brings the pages of [from, from+n) in, if these are many. To touch a
+// page that is not there holds up a processor of the Go scheduler for as long
+// as the disk takes; a system call does not. What the disk can't read is a
+// *FaultError.
+func (m *Mapping) Populate(from, n int64) error {
+	if m.file != nil || n < populateMin {
+		return nil
+	}
+	defer runtime.KeepAlive(m)
+	return m.populate(from, n)
+}
+
+// mapped are the real mappings that are not retired, to tell what a fault is
+// about.
+var mapped mappedFiles
+
+type mappedFiles struct {
+	mu    sync.Mutex
+	areas map[uintptr]area // by address
+}
+
+type area struct {
+	size int
+	path string
+}
+
+func (f *mappedFiles) add(addr uintptr, a area) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.areas == nil {
+		f.areas = make(map[uintptr]area)
+	}
+	f.areas[addr] = a
+}
+
+func (f *mappedFiles) remove(addr uintptr) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.areas, addr)
+}
+
+// find returns the file and the offset in it of an address, or nil.
+func (f *mappedFiles) find(addr uintptr) *FaultError {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for start, a := range f.areas {
+		if addr >= start && addr-start < uintptr(a.size) {
+			return &FaultError{a.path, int64(addr - start)}
+		}
+	}
+	return nil
+}
+
+// mapLimit is how many mappings this process may have for files: a quarter of
+// what the system allows, as running out kills the Go runtime.
+var mapLimit = sync.OnceValue(func() int { return systemMaps() / 4 })
+
+// MapsScarce reports whether so many mappings are in use that what can do
+// without one should.
+func MapsScarce() bool { return int(mapCount.live.Load()) >= mapLimit()/4*3 }
 
 // checkSize refuses sizes that no mapping can have.
 func checkSize(size int64) error {
@@ -101,6 +201,8 @@ func checkSize(size int64) error {
 type Maps struct {
 	// Live mappings are reachable, or not yet found unreachable.
 	Live, LiveBytes int
+	// Migrated ones among them are in memory and hold nothing of their file.
+	Migrated, MigratedBytes int
 	// Retired address ranges are held back, inaccessible, so that a stale
 	// slice faults. They use no memory, but count towards the system's limit
 	// on mappings.
@@ -111,17 +213,19 @@ type Maps struct {
 // may straddle a change.
 func MapStats() Maps {
 	return Maps{
-		Live:         int(mapCount.live.Load()),
-		LiveBytes:    int(mapCount.liveBytes.Load()),
-		Retired:      int(mapCount.retired.Load()),
-		RetiredBytes: int(mapCount.retiredBytes.Load()),
+		Live:          int(mapCount.live.Load()),
+		LiveBytes:     int(mapCount.liveBytes.Load()),
+		Migrated:      int(mapCount.migrated.Load()),
+		MigratedBytes: int(mapCount.migratedBytes.Load()),
+		Retired:       int(mapCount.retired.Load()),
+		RetiredBytes:  int(mapCount.retiredBytes.Load()),
 	}
 }
 
 var mapCount mapCounters
 
 type mapCounters struct {
-	live, liveBytes, retired, retiredBytes atomic.Int64
+	live, liveBytes, migrated, migratedBytes, retired, retiredBytes atomic.Int64
 }
 
 func (c *mapCounters) add(size int) {
@@ -129,7 +233,11 @@ func (c *mapCounters) add(size int) {
 	c.liveBytes.Add(int64(size))
 }
 
-func (c *mapCounters) drop(size int) {
+func (c *mapCounters) drop(size int, moved *atomic.Int64) {
 	c.live.Add(-1)
 	c.liveBytes.Add(-int64(size))
+	if n := moved.Load(); n > 0 {
+		c.migrated.Add(-1)
+		c.migratedBytes.Add(-n)
+	}
 }

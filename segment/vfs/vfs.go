@@ -29,6 +29,10 @@ var ErrLocked = errors.New("locked by another writer")
 // TrashDir is where [FS].Trash puts files.
 const TrashDir = "trash"
 
+// ErrNoMaps says that this process has as many mappings as it may. A
+// collection may give some back.
+var ErrNoMaps = errors.New("too many mappings")
+
 // FS is one flat directory. Its methods are safe for concurrent use. Errors
 // wrap the fs.Err* sentinels and syscall errors of the standard library and
 // name the file.
@@ -76,6 +80,9 @@ type FS interface {
 	// has made is not locked. It changes nothing on disk.
 	Locked(name string) (bool, error)
 
+	// Free is how many bytes the file system has room for.
+	Free() (int64, error)
+
 	// AfterFunc calls f in its own goroutine after d, like time.AfterFunc;
 	// the simulated disk has its own clock.
 	AfterFunc(d time.Duration, f func()) (stop func() bool)
@@ -118,12 +125,18 @@ type File interface {
 	Size() (int64, error)
 
 	// Map maps [0, size) for reading. The file may be shorter and grow into
-	// the mapping; bytes beyond its end must not be touched.
+	// the mapping; bytes beyond its end must not be touched. It fails with
+	// ErrNoMaps if the process has too many mappings.
 	Map(size int64) (*Mapping, error)
 
 	// OS is the operating system's file, for sendfile, or nil where there
-	// is none.
+	// is none, or none any more.
 	OS() *os.File
+
+	// Drop lets go of the operating system's file, which is closed as soon as
+	// nobody uses it any more: calls under way, and sends from OS, come to
+	// their end. Later calls fail with fs.ErrClosed. Mappings stay.
+	Drop()
 
 	// Close closes the file. Files that readers share are never closed,
 	// only dropped.

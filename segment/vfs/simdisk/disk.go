@@ -20,6 +20,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io/fs"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -276,6 +277,9 @@ func (d *Disk) Locked(name string) (bool, error) {
 	ino := d.names.get(name)
 	return ino != nil && ino.locked, nil
 }
+
+// Free implements [vfs.FS]. The disk is as large as memory.
+func (d *Disk) Free() (int64, error) { return math.MaxInt64, nil }
 
 // AfterFunc implements [vfs.FS] with the disk's own clock, which only Advance
 // moves.

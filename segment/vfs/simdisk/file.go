@@ -141,6 +141,9 @@ func (p pages) ReadAt(b []byte, off int64) (int, error) {
 // OS implements [vfs.File].
 func (f *file) OS() *os.File { return nil }
 
+// Drop implements [vfs.File].
+func (f *file) Drop() { _ = f.Close() }
+
 // Close implements [vfs.File].
 func (f *file) Close() error {
 	unlock, err := f.lock("Close", false)

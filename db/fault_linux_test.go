@@ -1,0 +1,228 @@
+//go:build !race
+
+package db
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/crowfly/crowfly/segment"
+)
+
+// unreadableStore makes a store with two segments and takes the pages of the
+// first one away, as if the disk could not read them any more. The keys in it
+// begin with bad, those in the other one with good.
+func unreadableStore(t *testing.T) *DB {
+	dir := t.TempDir()
+	db := open(t, dir, &Options{SegmentSize: 64 << 10})
+	fill := func(prefix string) {
+		for i := range 20 {
+			mustPut(t, db, fmt.Sprint(prefix, i), prefix+strings.Repeat("x", 1000))
+		}
+	}
+	fill("bad")
+	first := db.writer.active.Segment().Path()
+	db.write.Lock()
+	err := db.rotate(0)
+	db.write.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fill("good")
+	if err := os.Truncate(first, segment.HeaderSize); err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+// mustFault checks that an error names the file and the place.
+func mustFault(t *testing.T, what string, err error) {
+	t.Helper()
+	var fault *FaultError
+	if !errors.As(err, &fault) || !strings.HasSuffix(fault.Path, ".seg") || fault.Offset < 4096 || !errors.Is(err, syscall.EIO) {
+		t.Errorf("%s: %v", what, err)
+	}
+}
+
+// A page that can't be read is an error with file and offset from everything
+// that reads it, and from a put that would replace what it holds. Nothing of
+// that put is written. Everything else goes on, and code of the user runs with
+// its own setting for faults.
+func TestUnreadablePage(t *testing.T) {
+	db := unreadableStore(t)
+	bad, good := []byte("bad19"), []byte("good1")
+
+	_, err := db.Get(nil, bad)
+	mustFault(t, "Get", err)
+	mustFault(t, "View", db.View(bad, nil))
+	_, err = db.Value(bad)
+	mustFault(t, "Value", err)
+	_, err = db.Snapshot() // sorts the keys
+	mustFault(t, "Snapshot", err)
+
+	before := db.Stats().Sequence
+	mustFault(t, "Put", db.Put(bad, []byte("new"), nil))
+	mustFault(t, "Put with a condition", db.Put(bad, []byte("new"), &PutOptions{IfAbsent: true}))
+	mustFault(t, "Delete", db.Delete(bad, nil))
+	var b Batch
+	b.Put(good, []byte("half a batch"), nil)
+	b.Put(bad, []byte("new"), nil)
+	mustFault(t, "Apply", db.Apply(&b, nil))
+	if after := db.Stats().Sequence; after != before {
+		t.Errorf("failed puts used the numbers up to %d, before %d", after, before)
+	}
+
+	mustGet(t, db, "good1", "good"+strings.Repeat("x", 1000))
+	mustPut(t, db, "good1", "new")
+	mustPut(t, db, "another", "new")
+	mustGet(t, db, "good1", "new")
+	err = db.View(good, func([]byte) error {
+		if debug.SetPanicOnFault(false) {
+			t.Error("the user's code runs guarded")
+		}
+		return nil
+	})
+	if err != nil || debug.SetPanicOnFault(false) {
+		t.Errorf("View: %v", err)
+	}
+}
+
+// The same for what was found before the page was lost.
+func TestPageLostUnderHandle(t *testing.T) {
+	db := open(t, t.TempDir(), &Options{SegmentSize: 4 << 20, Verify: VerifyAlways})
+	mustPut(t, db, "first", "x")
+	large := bytes.Repeat([]byte("x"), 2<<20)
+	mustPut(t, db, "k", string(large))
+	v := mustValue(t, db, "k")
+	defer v.Close()
+	snap, err := db.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer snap.Close()
+	path := v.Extents()[0].File.OS().Name()
+	if err := os.Truncate(path, 4096); err != nil {
+		t.Fatal(err)
+	}
+	_, err = v.Bytes()
+	mustFault(t, "Bytes", err)
+	_, err = v.Range(1<<20, 1000)
+	mustFault(t, "Range", err)
+	_, err = v.Extent(1<<20, 1000)
+	mustFault(t, "Extent", err)
+	_, err = v.ReadAt(make([]byte, 1000), 1<<20)
+	mustFault(t, "ReadAt", err)
+	_, err = io.ReadAll(v)
+	mustFault(t, "Read", err)
+	_, err = v.WriteTo(io.Discard)
+	mustFault(t, "WriteTo", err)
+	_, err = snap.Get(nil, []byte("k"))
+	mustFault(t, "Snapshot.Get", err)
+	mustFault(t, "Snapshot.View", snap.View([]byte("k"), nil))
+	_, err = snap.Value([]byte("k"))
+	mustFault(t, "Snapshot.Value", err)
+	for key, e := range snap.All() {
+		if string(key) == "k" {
+			_, err = e.Bytes()
+			mustFault(t, "Entry.Bytes", err)
+		}
+	}
+
+	if err := os.Truncate(path, 0); err != nil {
+		t.Fatal(err)
+	}
+	_, err = metadataOf(v.seg, &segment.Record{Meta: v.record.Key}) // a slice of the first page
+	if err == nil {
+		t.Error("Metadata of a page that is lost")
+	}
+	n := 0
+	for _, e := range snap.All() {
+		if n++; n > 1 || e.Err() == nil || !errors.Is(e.Err(), syscall.EIO) {
+			t.Errorf("All: entry %d, %v", n, e.Err())
+		}
+	}
+	if n == 0 {
+		t.Error("All ends without an error")
+	}
+}
+
+// lostSegment makes a store with two segments, half of the first one
+// superseded, and returns the first.
+func lostSegment(t *testing.T, dir string) (*DB, *segment.Segment) {
+	db := open(t, dir, &Options{SegmentSize: 64 << 10})
+	t.Cleanup(db.PauseCompaction())
+	for i := range 20 {
+		mustPut(t, db, fmt.Sprint("k", i), strings.Repeat("x", 1000))
+	}
+	first := db.writer.active.Segment()
+	db.write.Lock()
+	err := db.rotate(0)
+	db.write.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10 {
+		mustPut(t, db, fmt.Sprint("k", i), "new")
+	}
+	return db, first
+}
+
+// A segment with a page that can't be read is not compacted: it stays, is named
+// in Stats, and the process goes on.
+func TestCompactUnreadable(t *testing.T) {
+	db, first := lostSegment(t, t.TempDir())
+	if err := os.Truncate(first.Path(), 4096); err != nil {
+		t.Fatal(err)
+	}
+	mustFault(t, "Compact", db.Compact(t.Context(), nil))
+	if err := db.Compact(t.Context(), nil); err != nil {
+		t.Errorf("Compact of the others: %v", err)
+	}
+	if got := db.Stats().Compaction.Suspect; len(got) != 1 || got[0] != first.ID() {
+		t.Errorf("suspects are %v", got)
+	}
+	mustGet(t, db, "k1", "new")
+	_, err := db.Get(nil, []byte("k15"))
+	mustFault(t, "Get", err)
+}
+
+// Pages that are lost after the copies are in the manifest, and before the index
+// names them, stop writing; the next Open has everything. Method: they are taken
+// away between the two halves of a compaction.
+func TestPageLostUnderCompaction(t *testing.T) {
+	dir := t.TempDir()
+	db, first := lostSegment(t, dir)
+	db.compactor.mu.Lock()
+	c := db.newCompaction([]*segment.Segment{first})
+	for done := false; !done; {
+		var err error
+		if done, err = c.copySome(copyStep); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Truncate(first.Path(), 4096); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.step(copyStep)
+	mustFault(t, "the last step", err)
+	db.compactor.mu.Unlock()
+	mustFault(t, "Put", db.Put([]byte("k1"), []byte("newer"), nil))
+	mustGet(t, db, "k1", "new")
+	mustFault(t, "Close", db.Close())
+
+	db = open(t, dir, nil)
+	for i := range 20 {
+		want := "new"
+		if i >= 10 {
+			want = strings.Repeat("x", 1000)
+		}
+		mustGet(t, db, fmt.Sprint("k", i), want)
+	}
+}

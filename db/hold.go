@@ -1,0 +1,81 @@
+package db
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/crowfly/crowfly/segment"
+)
+
+// errRevoked is about a snapshot that had to let go.
+var errRevoked = fmt.Errorf("%w: too much of what it holds was removed since", ErrSnapshotExpired)
+
+// snapshotHold is what a snapshot reads from, and what the slices that it gave
+// out lie in.
+type snapshotHold struct {
+	state atomic.Pointer[state] // nil once revoked
+	lent  []atomic.Bool         // by slot: an iteration gave out slices of the segment
+
+	mu    sync.Mutex
+	blobs map[string]segment.Payload // that gave out slices, by file name
+	kept  []*segment.Segment         // of a revoked snapshot: those lent
+}
+
+// begin is called once, before the hold is shared.
+func (h *snapshotHold) begin(st *state) {
+	h.lent = make([]atomic.Bool, len(st.segs))
+	h.state.Store(st)
+}
+
+// lend notes that slices of a segment of the state are about to be given out,
+// and reports whether they may be. It looks at the state after the mark is set,
+// and revoke at the marks after the state is gone, so one sees the other.
+func (h *snapshotHold) lend(seg *segment.Segment) bool {
+	if mark := &h.lent[seg.Slot()]; !mark.Load() {
+		mark.Store(true)
+	}
+	return h.state.Load() != nil
+}
+
+// keep holds a blob.
+func (h *snapshotHold) keep(p segment.Payload) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, ok := h.blobs[p.File.Name()]; !ok {
+		h.blobs[p.File.Name()] = p
+	}
+}
+
+// revoke lets go of everything but the segments and blobs that slices were given
+// out of. It reports false if that was done before.
+func (h *snapshotHold) revoke() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	st := h.state.Swap(nil)
+	if st == nil {
+		return false
+	}
+	for slot, seg := range st.segs {
+		if seg != nil && h.lent[slot].Load() {
+			h.kept = append(h.kept, seg)
+		}
+	}
+	return true
+}
+
+// reads reports whether the snapshot may still be asked for what is in a segment.
+func (h *snapshotHold) reads(seg *segment.Segment) bool {
+	st := h.state.Load()
+	return st != nil && st.has(seg)
+}
+
+func (h *snapshotHold) holds(seg *segment.Segment) bool {
+	if h.reads(seg) {
+		return true
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Contains(h.kept, seg)
+}

@@ -1,0 +1,373 @@
+package db
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"weak"
+
+	"github.com/crowfly/crowfly/index"
+	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/vfs"
+)
+
+// A removed segment has no name any more, but takes space as long as anybody
+// reads it, and until a collection finds out that nobody does. When that is
+// more than a part of the store, what reclaim does gets worse step by step:
+//
+//  1. it forces a collection
+//  2. what survives it for long is moved to memory
+//  3. when that is full, snapshots are made to expire, the oldest first
+//  4. when there are none, puts fail
+//
+// No reader ever sees other bytes. Blobs go the way of the segments that held
+// them: see retired.
+
+const (
+	pinnedFloor    = 64 << 20 // bytes that may always be pinned on disk
+	pinnedShare    = 20       // or the store's size by this
+	pinnedPatience = 30 * time.Second
+	hastyPatience  = time.Second // when the disk is nearly full
+
+	collectEvery  = time.Second // at most, and less and less if it does not help
+	collectSeldom = time.Minute
+)
+
+// pinned knows the segments that left the store and may still be held.
+type pinned struct {
+	mu      sync.Mutex
+	list    []*retired // oldest first
+	stuck   bool       // nothing more can be done
+	revoked uint64
+
+	floor    int64
+	patience time.Duration
+
+	// Of forced collections.
+	collections uint64
+	last        time.Time
+	every       time.Duration
+}
+
+// retired is a segment that left the store.
+type retired struct {
+	segment weak.Pointer[segment.Segment]
+	since   time.Time
+	size    int64
+	moved   bool // to memory
+	failed  bool // can't be moved; only reclaim looks at it
+}
+
+func (p *pinned) begin() { p.floor, p.patience, p.every = pinnedFloor, pinnedPatience, collectEvery }
+
+// add notes segments that are about to leave a state.
+func (p *pinned) add(st *state, ids []segment.ID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, id := range ids {
+		if seg := st.find(id); seg != nil {
+			p.list = append(p.list, &retired{segment: weak.Make(seg), since: time.Now(), size: seg.Len()})
+		}
+	}
+}
+
+// held returns those that are still there. The caller does not keep the
+// segments for long.
+func (p *pinned) held() []*retired {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.list = slices.DeleteFunc(p.list, func(r *retired) bool { return r.segment.Value() == nil })
+	return slices.Clone(p.list)
+}
+
+// usage adds up what is pinned, on disk and in memory. A blob counts once.
+func (p *pinned) usage(list []*retired, live *state) (disk, memory int64) {
+	seen := make(map[segment.ID]bool)
+	for _, r := range list {
+		if p.isMoved(r) {
+			memory += r.size
+		} else {
+			disk += r.size
+		}
+		for _, b := range r.blobs(live) {
+			if seen[b.ID()] {
+				continue
+			}
+			seen[b.ID()] = true
+			moved := b.Moved()
+			memory += moved
+			if moved == 0 {
+				disk += int64(b.Extent().Length)
+			}
+		}
+	}
+	return disk, memory
+}
+
+func (p *pinned) isMoved(r *retired) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return r.moved
+}
+
+// blobs are those that only segments outside the store hold.
+func (r *retired) blobs(live *state) (list []*segment.Blob) {
+	seg := r.segment.Value()
+	if seg == nil {
+		return nil
+	}
+	return slices.DeleteFunc(seg.Blobs(), func(b *segment.Blob) bool { return live.holdsBlob(b) })
+}
+
+// limit is how much may be pinned on disk before anything is done.
+func (db *DB) pinnedLimit(st *state) int64 {
+	var store int64
+	for _, seg := range st.segs {
+		if seg != nil {
+			store += seg.Len()
+		}
+	}
+	return max(db.pinned.floor, store/pinnedShare)
+}
+
+// reclaim looks after the segments that left the store. It is called now and
+// then, from one goroutine at a time.
+func (db *DB) reclaim() {
+	st := db.state.Load()
+	if st == nil {
+		return
+	}
+	limit := db.pinnedLimit(st)
+	pinned := func() int64 {
+		disk, memory := db.pinned.usage(db.pinned.held(), st)
+		return disk + memory
+	}
+	if before := pinned(); before > limit {
+		db.forgetBlobs(st)
+		db.collect(func() bool { return pinned() < before })
+	}
+	done := db.moveOld(st, limit)
+	if !done && db.revokeOldest() {
+		done = true // for now: the next collection tells
+	}
+	db.pinned.mu.Lock()
+	defer db.pinned.mu.Unlock()
+	db.pinned.stuck = !done
+}
+
+// forgetBlobs closes the blobs of removed segments that are open for nobody.
+func (db *DB) forgetBlobs(st *state) {
+	for _, r := range db.pinned.held() {
+		for _, b := range r.blobs(st) {
+			db.blobs.cache.Forget(b.ID())
+		}
+	}
+}
+
+// collect forces a collection, unless there was one a moment ago, and reports
+// whether it did. freed tells whether it was of use; if not, the next one has
+// to wait longer.
+func (db *DB) collect(freed func() bool) bool {
+	if !db.pinned.due() {
+		return false
+	}
+	db.opts.Collect()
+	useful := freed()
+	db.pinned.mu.Lock()
+	defer db.pinned.mu.Unlock()
+	if db.pinned.every = min(2*db.pinned.every, collectSeldom); useful {
+		db.pinned.every = collectEvery
+	}
+	return true
+}
+
+// due reports whether a collection may be forced, and takes it for done.
+func (p *pinned) due() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if time.Since(p.last) < p.every {
+		return false
+	}
+	p.last = time.Now()
+	p.collections++
+	return true
+}
+
+// moveOld moves segments that have survived for long to memory, the oldest
+// first, until no more than limit is left on disk. It reports false if some
+// should be moved and can't.
+func (db *DB) moveOld(st *state, limit int64) bool {
+	all, patience := db.pinned.held(), db.patience()
+	old := slices.DeleteFunc(slices.Clone(all), func(r *retired) bool { return time.Since(r.since) < patience })
+	for _, r := range old {
+		if disk, _ := db.pinned.usage(all, st); disk <= limit {
+			return true
+		}
+		db.letGo(r, st)
+		n := r.onDisk(st, db.pinned.isMoved(r))
+		_, memory := db.pinned.usage(all, st)
+		if n == 0 || r.failed || memory+n > db.opts.MaxPinned {
+			continue // a smaller one may fit
+		}
+		r.failed = db.move(r, st) != nil
+	}
+	disk, _ := db.pinned.usage(all, st)
+	left, _ := db.pinned.usage(old, st)
+	return disk <= limit || left == 0
+}
+
+// onDisk is what a segment takes on disk with its blobs.
+func (r *retired) onDisk(st *state, moved bool) (n int64) {
+	if !moved {
+		n = r.size
+	}
+	for _, b := range r.blobs(st) {
+		if b.Moved() == 0 {
+			n += int64(b.Extent().Length)
+		}
+	}
+	return n
+}
+
+// letGo has a segment let go of the blobs that nobody has open and no snapshot
+// may still be asked for. Their files are then removed by their cleanups.
+func (db *DB) letGo(r *retired, st *state) {
+	seg := r.segment.Value()
+	if seg == nil || slices.ContainsFunc(db.handles.all(), func(n *handle) bool { return n.mayRead(seg) }) {
+		return
+	}
+	for _, b := range r.blobs(st) {
+		if !b.InUse() {
+			seg.Release(b)
+		}
+	}
+}
+
+// move moves a segment and its blobs to memory and has their files go.
+func (db *DB) move(r *retired, st *state) error {
+	seg := r.segment.Value()
+	if seg == nil {
+		return nil
+	}
+	if err := seg.Migrate(); err != nil {
+		return err
+	}
+	db.pinned.mu.Lock()
+	r.moved = true
+	db.pinned.mu.Unlock()
+	for _, b := range r.blobs(st) {
+		if err := b.Migrate(); err != nil {
+			return err
+		}
+		db.blobs.remove(b.ID())
+	}
+	return nil
+}
+
+// patience is how long a reader may keep a removed segment on disk.
+func (db *DB) patience() time.Duration {
+	free, err := db.fs.Free()
+	if err == nil && free < 4*db.opts.SegmentSize {
+		return min(hastyPatience, db.pinned.patience)
+	}
+	return db.pinned.patience
+}
+
+// revokeOldest makes the oldest snapshot expire that may still be asked for
+// what was removed, and reports whether there was one.
+func (db *DB) revokeOldest() bool {
+	for _, n := range db.handles.all() {
+		hold, ok := n.holds.(*snapshotHold)
+		if !ok || !slices.ContainsFunc(db.pinned.held(), func(r *retired) bool { return r.readBy(hold) }) {
+			continue
+		}
+		if hold.revoke() {
+			db.pinned.mu.Lock()
+			defer db.pinned.mu.Unlock()
+			db.pinned.revoked++
+			db.pinned.every = 0 // the next collection will be of use
+			return true
+		}
+	}
+	return false
+}
+
+func (r *retired) readBy(hold *snapshotHold) bool {
+	seg := r.segment.Value()
+	return seg != nil && hold.reads(seg)
+}
+
+// pinnedError is why nothing may be put: readers hold more of what was removed
+// than there may be, and nothing more can be done about it.
+func (db *DB) pinnedError() error {
+	db.pinned.mu.Lock()
+	stuck := db.pinned.stuck
+	db.pinned.mu.Unlock()
+	if !stuck {
+		return nil
+	}
+	st := db.state.Load()
+	if disk, _ := db.pinned.usage(db.pinned.held(), st); disk <= db.pinnedLimit(st) {
+		return nil
+	}
+	return db.pinnedBy()
+}
+
+// pinnedBy is ErrPinnedSpace with the holders.
+func (db *DB) pinnedBy() error {
+	const most = 3
+	var names []string
+	list := db.pinned.held()
+	for _, n := range db.handles.all() {
+		if slices.ContainsFunc(list, func(r *retired) bool { return r.heldBy(n) }) {
+			names = append(names, n.describe().String())
+		}
+	}
+	switch {
+	case len(names) == 0:
+		return fmt.Errorf("%w: %d segments, by reads that have not come to their end", ErrPinnedSpace, len(list))
+	case len(names) > most:
+		names = append(names[:most:most], fmt.Sprintf("%d more", len(names)-most))
+	}
+	return fmt.Errorf("%w: %s", ErrPinnedSpace, strings.Join(names, "; "))
+}
+
+func (r *retired) heldBy(n *handle) bool {
+	seg := r.segment.Value()
+	return seg != nil && n.holds.holds(seg)
+}
+
+// collecting does what fails when slots or mappings have run out, and does it
+// again while a forced collection gives some back.
+func (db *DB) collecting(do func() error) error {
+	const tries, pause = 20, 5 * time.Millisecond // cleanups run soon after a collection, not in it
+	err := do()
+	for i := 0; i < tries && outOfPlaces(err); i++ {
+		if i == 0 && !db.collect(func() bool { return true }) {
+			break
+		}
+		time.Sleep(pause)
+		err = do()
+	}
+	if outOfPlaces(err) {
+		return fmt.Errorf("%w (%w)", db.pinnedBy(), err)
+	}
+	return err
+}
+
+func outOfPlaces(err error) bool {
+	return errors.Is(err, index.ErrNoSlots) || errors.Is(err, vfs.ErrNoMaps)
+}
+
+func (p *pinned) stats(live *state) Pinned {
+	list := p.held()
+	s := Pinned{Segments: len(list)}
+	s.Bytes, s.Moved = p.usage(list, live)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.Collections, s.Revoked = p.collections, p.revoked
+	return s
+}
