@@ -46,20 +46,28 @@ func (b *blobs) hold(seg *segment.Segment, r *segment.Record, store segment.Stor
 	if err != nil {
 		return err
 	}
+	for _, x := range list {
+		if err := b.holdExtent(seg, r.Offset, x, store); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// holdExtent does it for one blob, which the record at off names.
+func (b *blobs) holdExtent(seg *segment.Segment, off int64, x segment.BlobExtent, store segment.StoreID) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, x := range list {
-		blob := b.known[x.Blob].Value()
-		if blob != nil && blob.Extent() != x {
-			return seg.Damage(r.Offset, fmt.Sprintf("key %q: %s is also said to be %+v, not %+v", r.Key, x.Blob.BlobName(), blob.Extent(), x))
-		}
-		if blob == nil {
-			blob = segment.NewBlob(x, store, b.cache)
-			b.known[x.Blob] = weak.Make(blob)
-			vfs.Own(blob, release, lease{b, x.Blob})
-		}
-		seg.Hold(blob)
+	blob := b.known[x.Blob].Value()
+	if blob != nil && blob.Extent() != x {
+		return seg.Damage(off, fmt.Sprintf("%s is also said to be %+v, not %+v", x.Blob.BlobName(), blob.Extent(), x))
 	}
+	if blob == nil {
+		blob = segment.NewBlob(x, store, b.cache)
+		b.known[x.Blob] = weak.Make(blob)
+		vfs.Own(blob, release, lease{b, x.Blob})
+	}
+	seg.Hold(blob)
 	return nil
 }
 
@@ -73,12 +81,19 @@ func (b *blobs) count(r *segment.Record, n int) {
 	if err != nil {
 		return
 	}
+	for _, x := range list {
+		b.countExtent(x, n)
+	}
+}
+
+func (b *blobs) countExtent(x segment.BlobExtent, n int) {
+	if !b.removes {
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, x := range list {
-		if b.named[x.Blob] += n; b.named[x.Blob] == 0 {
-			delete(b.named, x.Blob)
-		}
+	if b.named[x.Blob] += n; b.named[x.Blob] == 0 {
+		delete(b.named, x.Blob)
 	}
 }
 

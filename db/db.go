@@ -21,6 +21,7 @@ type DB struct {
 	index     *index.Index
 	manifests *manifestOwner
 	blobs     *blobs
+	hints     hints
 	queue     commitQueue
 	handles   handles
 	counters  counters

@@ -132,7 +132,9 @@ func (db *DB) followManifest(m *manifest, alive bool) error {
 	if err := n.read(); err != nil {
 		return err
 	}
-	n.publish()
+	if err := n.publish(); err != nil {
+		return err
+	}
 	if err := n.checkShown(); err != nil {
 		db.follow.ended = err
 		return err
@@ -229,13 +231,21 @@ func (n *news) readSegment(seg *segment.Segment, e *entry) error {
 			return err
 		}
 	}
-	changes, tally, err := n.db.readRecords(seg, from, end)
-	if err == nil && from == segment.HeaderSize && !e.active && tally != e.tally {
-		err = wrongTally(seg, tally, e.tally)
-	}
+	changes, err := n.readChanges(seg, e, from, end)
 	n.changes = append(n.changes, changes...)
 	n.applied[e.id] = end
 	return err
+}
+
+func (n *news) readChanges(seg *segment.Segment, e *entry, from, end int64) ([]index.Change, error) {
+	if e.active || from > segment.HeaderSize {
+		changes, _, err := n.db.readRecords(seg, from, end)
+		return changes, err
+	}
+	if changes, err := n.db.hintChanges(sealedSegment{seg, e}); err == nil {
+		return changes, nil
+	}
+	return n.db.readSealed(seg, e)
 }
 
 // durableEnd is how far the active segment may be shown: beside a living
@@ -263,12 +273,12 @@ func (n *news) durableEnd(seg *segment.Segment, e *entry, from int64) (int64, er
 }
 
 // publish lets readers see the news, all at once.
-func (n *news) publish() {
+func (n *news) publish() error {
 	visible := n.db.index.Visible()
 	for _, c := range n.changes {
 		visible = max(visible, c.Seq)
 	}
-	n.db.index.Publish(n.changes, visible)
+	return n.db.index.Merge(n.changes, visible)
 }
 
 // sweep removes the segments that left the manifest. An entry that still names

@@ -160,7 +160,10 @@ func (db *DB) openNamed(m *manifest, e *entry, length, capacity int64) (*segment
 	return seg, err
 }
 
+// loadSealed puts the sealed segments into the index: those with a hint by
+// that, unread, and then the others.
 func (db *DB) loadSealed(m *manifest) error {
+	var list []sealedSegment
 	for i := range m.segments {
 		e := &m.segments[i]
 		if e.active {
@@ -173,11 +176,16 @@ func (db *DB) loadSealed(m *manifest) error {
 		if err := db.attach(seg); err != nil {
 			return err
 		}
-		changes, err := db.readSealed(seg, e)
+		list = append(list, sealedSegment{seg, e})
+	}
+	for _, s := range db.loadHints(list) {
+		changes, err := db.readSealed(s.Segment, s.entry)
 		if err != nil {
 			return err
 		}
-		db.index.Publish(changes, 0)
+		if err := db.index.Merge(changes, 0); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -253,7 +261,9 @@ func (db *DB) recoverTail(m *manifest, e *entry, names []string) error {
 		return err
 	}
 	db.noteSeq(tail.MaxSeq)
-	db.index.Publish(changes, 0)
+	if err := db.index.Merge(changes, 0); err != nil {
+		return err
+	}
 	// Nothing is damaged. The disk may be full, so first whatever is not
 	// needed any more makes room.
 	db.removeStrays(m, names)
@@ -322,12 +332,15 @@ func (db *DB) copyTail(seg *segment.Segment, tail segment.Tail) (*entry, error) 
 
 func (db *DB) noteSeq(seq uint64) { db.writer.seq = max(db.writer.seq, seq) }
 
-// removeStrays removes temporary files and segments that are not in the
-// manifest. Nobody can need them, so a failure does not matter.
+// removeStrays removes temporary files, and segments that are not in the
+// manifest with their hints. Nobody can need them, so a failure does not matter.
 func (db *DB) removeStrays(m *manifest, names []string) {
 	for _, name := range names {
-		id, isSegment := segment.ParseFileName(name)
-		if segment.IsTempName(name) || isSegment && m.entry(id) == nil {
+		id, ok := segment.ParseFileName(name)
+		if !ok {
+			id, ok = segment.ParseHintName(name)
+		}
+		if segment.IsTempName(name) || ok && m.entry(id) == nil {
 			db.fs.Remove(name)
 		}
 	}

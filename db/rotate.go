@@ -138,5 +138,9 @@ func (db *DB) retire(ids ...segment.ID) {
 	db.state.Store(db.state.Load().without(ids))
 	for _, id := range ids {
 		db.fs.Remove(id.FileName()) // the next open removes what stays behind
+		if db.hints.has(id) {
+			db.fs.Remove(id.HintName())
+		}
 	}
+	db.hints.forget(ids)
 }

@@ -45,16 +45,21 @@ func (h *snapshotHold) keep(p segment.Payload) segment.Payload {
 }
 
 // Snapshot takes a snapshot. The first one after Open sorts all keys, later
-// ones only what was written since.
+// ones only what was written since. If one of the records with a key in it is
+// damaged, there is no order to show, and the error is a *CorruptError.
 func (db *DB) Snapshot() (*Snapshot, error) {
 	s := &Snapshot{db: db}
-	s.ordered = db.index.Snapshot(func() bool {
+	ordered, err := db.index.Snapshot(func() bool {
 		s.state = db.state.Load()
 		return s.state != nil
 	})
-	if s.ordered == nil {
+	if err != nil {
+		return nil, fmt.Errorf("snapshot: %w", err)
+	}
+	if ordered == nil {
 		return nil, ErrClosed
 	}
+	s.ordered = ordered
 	s.held = &snapshotHold{state: s.state, blobs: make(map[string]segment.Payload)}
 	s.handle = db.handles.add(kindSnapshot, nil, s.held)
 	watch(s, s.handle)
