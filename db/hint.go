@@ -93,8 +93,8 @@ type sealedSegment struct {
 	entry *entry
 }
 
-// loadHints fills the empty index from the hints of segments and returns those
-// that have to be read.
+// loadHints fills the index, which is empty and has no readers yet, from the
+// hints of segments, and returns those that have to be read.
 func (db *DB) loadHints(list []sealedSegment) (rest []sealedSegment) {
 	var merge hintMerge
 	for _, s := range list {
@@ -136,22 +136,6 @@ func (db *DB) endHint(c *hintCursor) error {
 		db.blobs.countExtent(extents[i].BlobExtent, 1)
 	}
 	return nil
-}
-
-// hintChanges returns what the hint of a segment says, or an error if the
-// segment has to be read.
-func (db *DB) hintChanges(s sealedSegment) ([]index.Change, error) {
-	h, err := segment.OpenHint(db.fs, s.Segment, s.entry.tally)
-	if err != nil {
-		return nil, err
-	}
-	c := &hintCursor{sealedSegment: s, hint: h}
-	changes := make([]index.Change, 0, min(h.Entries(), s.entry.tally.Records))
-	for c.next() {
-		c.change.Key = bytes.Clone(c.change.Key)
-		changes = append(changes, c.change)
-	}
-	return changes, db.endHint(c)
 }
 
 // hintCursor is a hint that is being read, and where it is.

@@ -24,11 +24,35 @@ type victim struct {
 	want map[string]string
 }
 
-// victims are a store that was closed and one whose process was killed, after
-// it had become idle.
+// victims are a store that was closed, one whose process was killed after it
+// had become idle, and one whose segments have hints, so that Open does not
+// notice what is wrong with a record.
 func victims(t *testing.T) map[string]victim {
 	closed, killed := newVictim(t, true), newVictim(t, false)
-	return map[string]victim{"closed": closed, "killed": killed}
+	return map[string]victim{"closed": closed, "killed": killed, "hinted": newVictim(t, true).hinted(t)}
+}
+
+// hinted returns the same store with a hint for each segment. All of them are
+// sealed, so their length is that of the file.
+func (v victim) hinted(t testing.TB) victim {
+	disk := v.disk.Clone()
+	for _, name := range disk.Names() {
+		id, ok := segment.ParseFileName(name)
+		if !ok {
+			continue
+		}
+		h, err := segment.ReadHeader(disk, id)
+		check(t, err)
+		seg, err := segment.Open(disk, id, h.Store, segment.WholeFile, 0)
+		check(t, err)
+		var tally segment.Tally
+		for r, err := range seg.Records(segment.HeaderSize, seg.Len()) {
+			check(t, err)
+			tally.Add(&r)
+		}
+		check(t, addHint(disk, seg, tally))
+	}
+	return victim{disk.Clone(), v.want}
 }
 
 func newVictim(t testing.TB, closed bool) victim {
@@ -165,7 +189,7 @@ func (v victim) readAll(store *db.DB) error {
 	}
 	snap, err := store.Snapshot()
 	if err != nil {
-		return err
+		return explicit(err) // of a key that Open did not read
 	}
 	return errors.Join(v.readEntries(snap.All()), snap.Close())
 }
@@ -237,11 +261,16 @@ func flipBits(t *testing.T, v victim, name string, stride int) {
 // something behind their end. A segment that nobody sealed can't be told from
 // a shorter one, so the store was closed.
 func TestDamageLengths(t *testing.T) {
+	v := newVictim(t, true)
+	cutFiles(t, v)
+	cutFiles(t, v.hinted(t))
+}
+
+func cutFiles(t *testing.T, v victim) {
 	stride := 41
 	if underRace {
 		stride *= 10
 	}
-	v := newVictim(t, true)
 	for _, name := range v.disk.Names() {
 		b, err := v.disk.ReadFile(name)
 		check(t, err)
@@ -259,9 +288,11 @@ func TestDamageLengths(t *testing.T) {
 // TestDamageSectors promises the same for sectors that read as zeros, or as
 // another sector of the same file: a write that was lost or misdirected.
 func TestDamageSectors(t *testing.T) {
-	v := newVictim(t, true)
-	for _, name := range v.disk.Names() {
-		t.Run(name, func(t *testing.T) { loseSectors(t, v, name) })
+	closed := newVictim(t, true)
+	for kind, v := range map[string]victim{"closed": closed, "hinted": closed.hinted(t)} {
+		for _, name := range v.disk.Names() {
+			t.Run(kind+"/"+name, func(t *testing.T) { loseSectors(t, v, name) })
+		}
 	}
 }
 
@@ -321,7 +352,8 @@ func fileDamages(v, other victim) (list []fileDamage) {
 		isSegment := filepath.Ext(name) == ".seg"
 		b, _ := v.disk.ReadFile(name)
 		spare := isSegment && len(b) == segment.HeaderSize
-		list = append(list, fileDamage{name: "without " + name, refuse: isSegment && !spare, do: func(disk *simdisk.Disk) {
+		_, isHint := segment.ParseHintName(name)
+		list = append(list, fileDamage{name: "without " + name, refuse: isSegment && !spare, heals: isHint, do: func(disk *simdisk.Disk) {
 			disk.Remove(name)
 		}})
 		if isSegment && previous != "" {
@@ -335,7 +367,7 @@ func fileDamages(v, other victim) (list []fileDamage) {
 		}
 		if foreign, err := other.disk.ReadFile(name); err == nil && name != segment.LockName {
 			newest := isSegment || name == newestManifest(v.disk)
-			list = append(list, fileDamage{name: name + " of another store", refuse: newest, do: func(disk *simdisk.Disk) {
+			list = append(list, fileDamage{name: name + " of another store", refuse: newest, heals: isHint, do: func(disk *simdisk.Disk) {
 				disk.WriteFile(name, foreign)
 			}})
 		}
