@@ -123,5 +123,6 @@ func (db *DB) finish() error {
 		return writeError(err)
 	}
 	db.afterSeal(w)
+	db.hintLast(w.Segment().ID())
 	return nil
 }

@@ -21,6 +21,10 @@ import (
 // a shorter one takes less than to sync the hint.
 const hintMinimum = 1 << 20
 
+// hintAtClose is the number of records up to which Close waits for the hint of
+// the last segment: a quarter of a second.
+const hintAtClose = 1 << 18
+
 // hints knows which segments need no hint any more in this run: they have a
 // good one, or it was tried.
 type hints struct {
@@ -85,6 +89,16 @@ func (db *DB) writeHint(seg *segment.Segment, e entry) error {
 		return db.fs.Remove(name) // the segment has left the store meanwhile
 	}
 	return nil
+}
+
+// hintLast writes the hint of the segment that Close has sealed, if that is
+// worth it and does not take long. If it fails, the next Open reads the segment.
+func (db *DB) hintLast(id segment.ID) {
+	for _, e := range db.missingHints() {
+		if e.id == id && e.tally.Records <= hintAtClose {
+			db.writeHint(db.state.Load().find(id), e)
+		}
+	}
 }
 
 // sealedSegment is one that is being loaded.

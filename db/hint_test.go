@@ -212,6 +212,9 @@ func TestHintsComeAndGo(t *testing.T) {
 	}
 	db.Close()
 	id := segment.ID(1)
+	if !slices.Contains(disk.Names(), id.HintName()) {
+		t.Error("Close writes no hint")
+	}
 	disk.WriteFile(id.HintName(), []byte("no hint"))
 	disk.WriteFile(segment.ID(77).HintName(), []byte("of no segment"))
 	disk.WriteFile(segment.TempName(id.HintName()), []byte("half done"))
@@ -232,15 +235,24 @@ func TestHintsComeAndGo(t *testing.T) {
 	if !db.hints.has(id) || len(db.missingHints()) > 0 {
 		t.Error("the new hint was not used")
 	}
-	for _, name := range disk.Names() {
-		if name != id.HintName() && strings.HasSuffix(name, ".hint") {
-			t.Errorf("%s is still there", name)
-		}
+	if names := hintNames(disk); len(names) != 1 || names[0] != id.HintName() {
+		t.Errorf("hints %q", names)
 	}
+	mustPut(t, db, "short", "")
+	db.Close()
+	if n := len(hintNames(disk)); n != 1 {
+		t.Errorf("%d hints, one of a short segment", n)
+	}
+	db = open(t, "", &Options{FS: disk})
 	db.retire(id)
 	if slices.Contains(disk.Names(), id.HintName()) {
 		t.Error("the hint outlives its segment")
 	}
+}
+
+// hintNames are the hints on a disk, half done ones too.
+func hintNames(disk *simdisk.Disk) []string {
+	return slices.DeleteFunc(disk.Names(), func(name string) bool { return !strings.HasSuffix(name, ".hint") })
 }
 
 // A failing disk costs the hint and nothing else.
@@ -261,10 +273,8 @@ func TestHintFails(t *testing.T) {
 			t.Errorf("%s: %v", op, err)
 		}
 		disk.Fail(nil)
-		for _, name := range disk.Names() {
-			if strings.Contains(name, ".hint") {
-				t.Errorf("%s leaves %s", op, name)
-			}
+		if names := hintNames(disk); len(names) > 0 {
+			t.Errorf("%s leaves %q", op, names)
 		}
 		mustPut(t, db, "more", "value")
 		db.Close()
