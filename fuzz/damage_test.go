@@ -446,6 +446,39 @@ func TestDamageSecondHistory(t *testing.T) {
 	}
 }
 
+// TestDamageHintHistory promises that the hint of one history of a segment is
+// not used for another, whose later keys it would hide. Method: a store was
+// copied while it wrote; both copies seal the same file, at different lengths,
+// and the shorter one's hint goes to the other.
+func TestDamageHintHistory(t *testing.T) {
+	late := victim{simdisk.New(), make(map[string]string)}
+	store, err := db.Open("", &db.Options{FS: late.disk})
+	check(t, err)
+	write := func(from, to int) {
+		for i := from; i < to; i++ {
+			key := fmt.Sprintf("key %d", i)
+			check(t, store.Put([]byte(key), []byte("value"), nil))
+			late.want[key] = "value"
+		}
+		late.disk.Advance(watermark)
+	}
+	write(0, 20)
+	early := victim{disk: late.disk.Clone()}
+	write(10, 30)
+	check(t, store.Close())
+
+	store, err = db.Open("", &db.Options{FS: early.disk})
+	check(t, err)
+	check(t, store.Close())
+	name := segment.ID(1).HintName()
+	hint, err := early.hinted(t).disk.ReadFile(name)
+	check(t, err)
+	late.disk.WriteFile(name, hint)
+	if refused, err := late.judge(); refused || err != nil {
+		t.Errorf("refused %v, %v", refused, err)
+	}
+}
+
 // TestDamageRecords promises that a record that was written to the place of
 // another is not taken for it, though it is whole. Method: in a segment that
 // nobody has sealed, so that its records are not counted, each record of one
