@@ -134,9 +134,6 @@ func (db *DB) loadHints(list []sealedSegment) (rest []sealedSegment) {
 // entries of the hint have been read, and closes the hint.
 func (db *DB) endHint(c *hintCursor) error {
 	defer c.hint.Close()
-	if err := c.hint.Err(); err != nil {
-		return err
-	}
 	extents, err := c.hint.Extents()
 	if err != nil {
 		return err

@@ -136,6 +136,31 @@ func TestHintsSpareTheSegments(t *testing.T) {
 	}
 }
 
+// What a hint told of is proven on the first read even where values are not
+// verified. Method: bits that say where the value begins and ends.
+func TestHintIsProvenByTheRecord(t *testing.T) {
+	for _, at := range []int{26, 32} {
+		for _, mode := range []VerifyMode{VerifyFirst, VerifyAlways, VerifyNever} {
+			disk := simdisk.New()
+			fill(t, disk, 10).Close()
+			db := open(t, "", &Options{FS: disk})
+			hintAll(t, db)
+			db.Close()
+			name := segment.ID(1).FileName()
+			data, _ := disk.ReadFile(name)
+			data[segment.HeaderSize+at] ^= 1
+			disk.WriteFile(name, data)
+
+			db = open(t, "", &Options{FS: disk, Verify: mode})
+			var damage *CorruptError
+			if err := db.View([]byte("key0"), func([]byte) error { return nil }); !errors.As(err, &damage) {
+				t.Errorf("byte %d, mode %d: %v", at, mode, err)
+			}
+			mustGet(t, db, "key1", "value1")
+		}
+	}
+}
+
 // loseRecords clears everything behind the headers of the segments.
 func loseRecords(disk *simdisk.Disk) {
 	for _, name := range disk.Names() {

@@ -224,8 +224,11 @@ func (h *Hint) Entry() *HintEntry { return &h.entry }
 func (h *Hint) Err() error { return h.err }
 
 // Extents returns the blobs that the records of the segment name, dead ones
-// too, once Next has come to the end.
+// too, once Next has come to the end. It fails if Next did.
 func (h *Hint) Extents() (list []HintExtent, err error) {
+	if h.err != nil {
+		return nil, h.err
+	}
 	le := binary.LittleEndian
 	for h.off < h.end {
 		if err := h.readBlock(h.end); err != nil {

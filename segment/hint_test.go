@@ -248,3 +248,41 @@ func TestNoHintOfDamagedSegment(t *testing.T) {
 		}
 	}
 }
+
+// A hint whose checksums are right and whose contents are not is refused.
+// Method: the writer itself is told to write what is wrong in one point.
+func TestHintForged(t *testing.T) {
+	disk := sampleHint(t, 20)
+	s := reopen(t, disk)
+	tally := tallyOf(t, s)
+	for name, forge := range map[string]func(w *hintWriter){
+		"nothing":         func(w *hintWriter) {},
+		"an entry more":   func(w *hintWriter) { w.footer.entries++ },
+		"an extent more":  func(w *hintWriter) { w.footer.extents++ },
+		"sum of the sums": func(w *hintWriter) { w.footer.sums++ },
+		"order":           func(w *hintWriter) { slices.Reverse(w.items) },
+		"a key twice":     func(w *hintWriter) { w.items = append(w.items, w.items[0]) },
+		"extent outside":  func(w *hintWriter) { w.extents[0].Offset = s.Len() },
+		"extent too long": func(w *hintWriter) { w.extents[0].Length = MaxValueLen + 1 },
+	} {
+		file, err := disk.Create(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := &hintWriter{seg: s, file: file, off: HeaderSize}
+		if err := w.collect(); err != nil {
+			t.Fatal(err)
+		}
+		forge(w)
+		if err := w.write(); err != nil {
+			t.Fatal(err)
+		}
+		data, _ := disk.ReadFile(name)
+		h := s.header
+		h.Magic = MagicHint
+		disk.WriteFile(s.ID().HintName(), append(AppendHeader(nil, h), data[HeaderSize:]...))
+		if _, _, err := readTestHint(s, disk, tally); (err == nil) != (name == "nothing") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
