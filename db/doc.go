@@ -42,6 +42,7 @@
 //	MANIFEST-<generation>     the list of segments, see manifest.go
 //	<id>.seg                  see package segment
 //	<id>.blob                 one large value, see blobs.go
+//	<id>.hint                 spares Open the reading of a segment, see hint.go
 //	tmp-*                     leftovers, removed by Open
 //
 // The manifest decides which segments exist. A segment is active, that is
