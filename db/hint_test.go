@@ -349,3 +349,17 @@ func countFiles(t *testing.T, dir, suffix string) (n int) {
 	}
 	return n
 }
+
+// A segment that can't be read costs its hint and not the process. Method: the
+// file is cut off below the mapping, which no store does.
+func TestHintOfUnreadableSegment(t *testing.T) {
+	dir := t.TempDir()
+	db := open(t, dir, nil)
+	mustPut(t, db, "key", strings.Repeat("v", hintMinimum))
+	if err := os.Truncate(db.writer.active.Segment().Path(), 4096); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Error(err)
+	}
+}

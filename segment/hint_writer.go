@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"runtime/debug"
 	"slices"
 
 	"github.com/crowfly/crowfly/segment/vfs"
@@ -27,6 +28,7 @@ type hintWriter struct {
 	items   []hintItem
 	extents []HintExtent
 	footer  hintFooter
+	readTo  int64 // end of the last record read
 
 	out   []byte // staged
 	off   int64  // where that belongs
@@ -37,10 +39,21 @@ type hintWriter struct {
 
 // WriteHint writes the hint of a sealed segment into a new file. It reads the
 // whole segment and proves every header on the way. If the records are not
-// those of the tally, or one is damaged, it returns a *CorruptError. The file
-// is not synced.
-func (s *Segment) WriteHint(file vfs.File, want Tally) error {
+// those of the tally, or one is damaged or can't be read, it returns a
+// *CorruptError. The file is not synced.
+func (s *Segment) WriteHint(file vfs.File, want Tally) (err error) {
 	w := &hintWriter{seg: s, file: file, off: HeaderSize}
+	// Nobody asked for all these pages to be read. One that can't be must not
+	// end the process.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		p := recover()
+		if _, fault := p.(interface{ Addr() uintptr }); fault {
+			err = s.Damage(w.readTo, "can't be read")
+		} else if p != nil {
+			panic(p)
+		}
+	}()
 	if err := w.collect(); err != nil {
 		return err
 	}
@@ -61,6 +74,7 @@ func (w *hintWriter) collect() error {
 		if err != nil {
 			return err
 		}
+		w.readTo = r.End
 		w.footer.tally.Add(&r)
 		if !r.Kind.Indexed() {
 			continue
