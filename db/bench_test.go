@@ -34,6 +34,66 @@ func benchStore(b *testing.B, keys int) (*DB, [][]byte) {
 	return db, list
 }
 
+// openBenchStore is the directory of a closed store with a million keys in
+// segments of the default size.
+func openBenchStore(b *testing.B, hints bool) string {
+	dir := b.TempDir()
+	db, err := Open(dir, &Options{Sync: SyncNever})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := range 1_000_000 {
+		if err := db.Put(fmt.Appendf(nil, "tenant-0001/%016x", rand.Uint64()), make([]byte, 256), nil); err != nil {
+			b.Fatal(i, err)
+		}
+	}
+	if err := db.Close(); err != nil {
+		b.Fatal(err)
+	}
+	if db, err = Open(dir, nil); err != nil {
+		b.Fatal(err)
+	}
+	if hints {
+		hintAll(b, db)
+	}
+	if err := db.Close(); err != nil {
+		b.Fatal(err)
+	}
+	return dir
+}
+
+func BenchmarkOpen(b *testing.B) {
+	for _, hints := range []bool{false, true} {
+		b.Run(fmt.Sprintf("hints=%v", hints), func(b *testing.B) {
+			dir := openBenchStore(b, hints)
+			for b.Loop() {
+				db, err := Open(dir, nil)
+				if err == nil {
+					err = db.Close()
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkWriteHint(b *testing.B) {
+	db, err := Open(openBenchStore(b, false), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer db.Close()
+	e := db.manifests.get().segments[0]
+	for b.Loop() {
+		if err := db.writeHint(db.state.Load().find(e.id), e); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(e.tally.Records), "records")
+}
+
 func BenchmarkView(b *testing.B) {
 	db, keys := benchStore(b, 1_000_000)
 	b.ReportAllocs()

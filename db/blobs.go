@@ -48,20 +48,28 @@ func (b *blobs) hold(seg *segment.Segment, r *segment.Record, store segment.Stor
 	if err != nil {
 		return err
 	}
+	for _, x := range list {
+		if err := b.holdExtent(seg, r.Offset, x, store); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// holdExtent does it for one blob, which the record at off names.
+func (b *blobs) holdExtent(seg *segment.Segment, off int64, x segment.BlobExtent, store segment.StoreID) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, x := range list {
-		blob := b.known[x.Blob].Value()
-		if blob != nil && blob.Extent() != x {
-			return otherExtent(seg, r, x, blob.Extent())
-		}
-		if blob == nil {
-			blob = segment.NewBlob(x, store, b.cache)
-			b.known[x.Blob] = weak.Make(blob)
-			vfs.Own(blob, release, lease{b, x.Blob})
-		}
-		seg.Hold(blob)
+	blob := b.known[x.Blob].Value()
+	if blob != nil && blob.Extent() != x {
+		return otherExtent(seg, off, x, blob.Extent())
 	}
+	if blob == nil {
+		blob = segment.NewBlob(x, store, b.cache)
+		b.known[x.Blob] = weak.Make(blob)
+		vfs.Own(blob, release, lease{b, x.Blob})
+	}
+	seg.Hold(blob)
 	return nil
 }
 
@@ -70,13 +78,13 @@ func (b *blobs) check(seg *segment.Segment, r *segment.Record, x segment.BlobExt
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if blob := b.known[x.Blob].Value(); blob != nil && blob.Extent() != x {
-		return otherExtent(seg, r, x, blob.Extent())
+		return otherExtent(seg, r.Offset, x, blob.Extent())
 	}
 	return nil
 }
 
-func otherExtent(seg *segment.Segment, r *segment.Record, x, other segment.BlobExtent) error {
-	return seg.Damage(r.Offset, fmt.Sprintf("key %q: %s is also said to be %+v, not %+v", r.Key, x.Blob.BlobName(), other, x))
+func otherExtent(seg *segment.Segment, off int64, x, other segment.BlobExtent) error {
+	return seg.Damage(off, fmt.Sprintf("%s is also said to be %+v, not %+v", x.Blob.BlobName(), other, x))
 }
 
 // count notes that so many more records of the manifest's segments name the
@@ -89,12 +97,19 @@ func (b *blobs) count(r *segment.Record, n int) {
 	if err != nil {
 		return
 	}
+	for _, x := range list {
+		b.countExtent(x, n)
+	}
+}
+
+func (b *blobs) countExtent(x segment.BlobExtent, n int) {
+	if !b.removes {
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, x := range list {
-		if b.named[x.Blob] += n; b.named[x.Blob] == 0 {
-			delete(b.named, x.Blob)
-		}
+	if b.named[x.Blob] += n; b.named[x.Blob] == 0 {
+		delete(b.named, x.Blob)
 	}
 }
 

@@ -12,10 +12,10 @@ import (
 )
 
 // The compactor is what goes on in the background of a store that is written
-// to: it gives space back. It works in steps from a timer that a commit sets
-// and that sets itself while there is more to do, so an idle store has none.
-// A step copies no more than compactStep bytes; between two steps anybody else
-// may have a turn.
+// to: it gives space back, and then writes the hints that are missing. It works
+// in steps from a timer that a commit sets and that sets itself while there is
+// more to do, so an idle store has none. A step copies no more than compactStep
+// bytes, or writes one hint; between two steps anybody else may have a turn.
 type compactor struct {
 	scheduled atomic.Bool // the timer is set
 	folded    atomic.Bool // the small segments of earlier runs were merged
@@ -116,6 +116,7 @@ func (db *DB) compactTimer() {
 		c.running = db.pick()
 	}
 	if c.running == nil {
+		db.hintNext()
 		return
 	}
 	step := db.compactStep()
@@ -150,7 +151,7 @@ func (db *DB) goOn(bytes int64) error {
 		c.count()
 	} else {
 		c.failures++
-		c.blame(err)
+		c.blame(err, c.running.inputs...)
 	}
 	c.running = nil
 	return err
@@ -166,8 +167,22 @@ func (c *compactor) count() {
 	c.stats.BytesFreed += c.running.read - c.running.written + c.running.freed
 }
 
-// blame remembers which input was damaged, or can't be read.
-func (c *compactor) blame(err error) {
+// hintNext writes a hint if one is missing and has the timer go on.
+func (db *DB) hintNext() {
+	list := db.missingHints()
+	if len(list) == 0 {
+		return
+	}
+	e := list[0]
+	seg := db.state.Load().find(e.id)
+	if err := db.writeHint(seg, e); err != nil {
+		db.compactor.blame(err, seg) // of no consequence otherwise
+	}
+	db.scheduleCompaction(db.pace(e.length))
+}
+
+// blame remembers which segment was damaged, or can't be read.
+func (c *compactor) blame(err error, segs ...*segment.Segment) {
 	var damage *CorruptError
 	var fault *FaultError
 	var path string
@@ -179,7 +194,7 @@ func (c *compactor) blame(err error) {
 	default:
 		return
 	}
-	for _, in := range c.running.inputs {
+	for _, in := range segs {
 		if in.Path() == path {
 			if c.suspect == nil {
 				c.suspect = make(map[segment.ID]error)
@@ -251,6 +266,7 @@ func (db *DB) Compact(ctx context.Context, progress func(CompactProgress)) error
 	if err := db.sealForCompaction(); err != nil {
 		return writeError(err)
 	}
+	defer db.scheduleCompaction(compactEvery) // for hints
 	job := db.planCompact()
 	for {
 		more, err := db.compactMore(job)

@@ -21,6 +21,7 @@ type DB struct {
 	index     *index.Index
 	manifests *manifestOwner
 	blobs     *blobs
+	hints     hints
 	queue     commitQueue
 	handles   handles
 	pinned    pinned
@@ -136,5 +137,6 @@ func (db *DB) finish() error {
 		return err
 	}
 	db.afterSeal(w)
+	db.hintLast(w.Segment().ID())
 	return nil
 }

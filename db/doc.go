@@ -42,6 +42,7 @@
 //	MANIFEST-<generation>     the list of segments, see manifest.go
 //	<id>.seg                  see package segment
 //	<id>.blob                 one large value, see blobs.go
+//	<id>.hint                 spares Open the reading of a segment, see hint.go
 //	tmp-*                     leftovers, removed by Open
 //	trash/                    what Repair took out of the store, never read
 //

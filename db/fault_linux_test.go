@@ -36,7 +36,7 @@ func unreadableStore(t *testing.T) *DB {
 		t.Fatal(err)
 	}
 	fill("good")
-	if err := os.Truncate(first, segment.HeaderSize); err != nil {
+	if err := os.Truncate(first, 4096); err != nil {
 		t.Fatal(err)
 	}
 	return db

@@ -23,6 +23,7 @@ type follower struct {
 	manifest *manifest
 	applied  map[segment.ID]int64 // up to where each segment's records are in the index
 	ended    error                // why following can't go on
+	begun    bool                 // the index is not empty, or has readers
 	stop     func() bool
 }
 
@@ -41,6 +42,7 @@ func (db *DB) openFollower() error {
 	if err := db.refresh(); err != nil {
 		return err
 	}
+	db.follow.begun = true
 	db.follow.stop = db.fs.AfterFunc(followEvery, db.followTimer)
 	return nil
 }
@@ -134,7 +136,9 @@ func (db *DB) followManifest(m *manifest, alive bool) error {
 	if err := n.read(); err != nil {
 		return err
 	}
-	n.publish()
+	if err := n.publish(); err != nil {
+		return err
+	}
 	if err := n.checkShown(); err != nil {
 		db.follow.ended = err
 		return err
@@ -152,22 +156,46 @@ type news struct {
 	changes []index.Change
 	shown   []index.Change // shown, but no longer where they were
 	applied map[segment.ID]int64
+	visible uint64 // what hints have told of
 }
 
 // read opens segments that are new and collects the records that are. Readers
 // see nothing of it yet.
 func (n *news) read() error {
+	var sealed, rest []sealedSegment
 	for i := range n.m.segments {
 		e := &n.m.segments[i]
 		seg, err := n.open(e)
 		if err != nil {
 			return err
 		}
-		if err := n.readSegment(seg, e); err != nil {
+		if e.active || n.db.follow.begun {
+			rest = append(rest, sealedSegment{seg, e})
+		} else {
+			sealed = append(sealed, sealedSegment{seg, e})
+		}
+	}
+	for _, s := range append(n.readHints(sealed), rest...) {
+		if err := n.readSegment(s.Segment, s.entry); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// readHints spares the first look the reading of segments with hints, and
+// returns those without. Later looks have to do without hints: readers are
+// there, who must not see half the news.
+func (n *news) readHints(list []sealedSegment) (rest []sealedSegment) {
+	n.db.follow.begun = true
+	rest = n.db.loadHints(list)
+	for _, s := range list {
+		if !slices.Contains(rest, s) {
+			n.applied[s.entry.id] = s.entry.length
+			n.visible = max(n.visible, s.entry.tally.MaxSeq)
+		}
+	}
+	return rest
 }
 
 // noteTakenBack remembers records that were shown although the manifest now
@@ -268,12 +296,13 @@ func (n *news) durableEnd(seg *segment.Segment, e *entry, from int64) (int64, er
 }
 
 // publish lets readers see the news, all at once.
-func (n *news) publish() {
-	visible := n.db.index.Visible()
+func (n *news) publish() error {
+	visible := max(n.visible, n.db.index.Visible())
 	for _, c := range n.changes {
 		visible = max(visible, c.Seq)
 	}
-	n.db.index.Publish(n.changes, visible)
+	_, err := n.db.index.Merge(n.changes, visible)
+	return err
 }
 
 // sweep removes the segments that left the manifest. An entry that still names

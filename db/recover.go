@@ -167,7 +167,10 @@ func (db *DB) openNamed(m *manifest, e *entry, length, capacity int64) (*segment
 	return seg, err
 }
 
+// loadSealed puts the sealed segments into the index: those with a hint by
+// that, unread, and then the others.
 func (db *DB) loadSealed(m *manifest) error {
+	var list []sealedSegment
 	for i := range m.segments {
 		e := &m.segments[i]
 		if e.active {
@@ -180,11 +183,18 @@ func (db *DB) loadSealed(m *manifest) error {
 		if err := db.attach(seg); err != nil {
 			return err
 		}
-		changes, err := db.readSealed(seg, e)
+		list = append(list, sealedSegment{seg, e})
+	}
+	for _, s := range db.loadHints(list) {
+		changes, err := db.readSealed(s.Segment, s.entry)
 		if err != nil {
 			return err
 		}
-		db.bury(db.index.Publish(changes, 0))
+		dead, err := db.index.Merge(changes, 0)
+		if err != nil {
+			return err
+		}
+		db.bury(dead)
 	}
 	return nil
 }
@@ -265,7 +275,11 @@ func (db *DB) recoverTail(m *manifest, e *entry, names []string) error {
 		return err
 	}
 	db.noteSeq(tail.MaxSeq)
-	db.bury(db.index.Publish(changes, 0))
+	dead, err := db.index.Merge(changes, 0)
+	if err != nil {
+		return err
+	}
+	db.bury(dead)
 	// Nothing is damaged. The disk may be full, so first whatever is not
 	// needed any more makes room.
 	db.removeStrays(m, names)
@@ -310,7 +324,7 @@ func (db *DB) checkTail(seg *segment.Segment, tail segment.Tail) error {
 		}
 		for _, x := range list {
 			if other, ok := known[x.Blob]; ok && other != x {
-				return otherExtent(seg, &r, x, other)
+				return otherExtent(seg, r.Offset, x, other)
 			}
 			known[x.Blob] = x
 			if err := db.blobs.check(seg, &r, x); err != nil {
@@ -361,13 +375,17 @@ func (db *DB) copyTail(seg *segment.Segment, tail segment.Tail) (*entry, error) 
 
 func (db *DB) noteSeq(seq uint64) { db.writer.seq = max(db.writer.seq, seq) }
 
-// removeStrays removes temporary files, segments that are not in the manifest,
-// and manifests before the last two. Nobody can need them, so a failure does not matter.
+// removeStrays removes temporary files, segments that are not in the manifest
+// with their hints, and manifests before the last two. Nobody can need them, so a
+// failure does not matter.
 func (db *DB) removeStrays(m *manifest, names []string) {
 	for _, name := range names {
-		id, isSegment := segment.ParseFileName(name)
+		id, ok := segment.ParseFileName(name)
+		if !ok {
+			id, ok = segment.ParseHintName(name)
+		}
 		gen, isManifest := segment.ParseManifestName(name)
-		if segment.IsTempName(name) || isSegment && m.entry(id) == nil || isManifest && gen+1 < m.generation {
+		if segment.IsTempName(name) || ok && m.entry(id) == nil || isManifest && gen+1 < m.generation {
 			db.fs.Remove(name)
 		}
 	}

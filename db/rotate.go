@@ -137,6 +137,10 @@ func (db *DB) retire(ids ...segment.ID) {
 	})
 	for _, id := range ids {
 		db.fs.Remove(id.FileName()) // the next open removes what stays behind
+		if db.hints.has(id) {
+			db.fs.Remove(id.HintName())
+		}
 	}
+	db.hints.forget(ids)
 	db.scheduleReclaim()
 }

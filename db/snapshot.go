@@ -28,7 +28,8 @@ type Snapshot struct {
 }
 
 // Snapshot takes a snapshot. The first one after Open sorts all keys, later
-// ones only what was written since.
+// ones only what was written since. If one of the records with a key in it is
+// damaged, there is no order to show, and the error is a *CorruptError.
 func (db *DB) Snapshot() (*Snapshot, error) {
 	s := &Snapshot{db: db, held: &snapshotHold{blobs: make(map[string]segment.Payload)}}
 	if err := s.take(); err != nil {
@@ -41,13 +42,16 @@ func (db *DB) Snapshot() (*Snapshot, error) {
 
 func (s *Snapshot) take() (err error) {
 	defer vfs.EndGuard(vfs.BeginGuard(), &err)
-	s.ordered = s.db.index.Snapshot(func() bool {
+	s.ordered, err = s.db.index.Snapshot(func() bool {
 		st := s.db.state.Load()
 		if st != nil {
 			s.held.begin(st)
 		}
 		return st != nil
 	})
+	if err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
 	if s.ordered == nil {
 		return ErrClosed
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/crowfly/crowfly/db"
 	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs"
+	"github.com/crowfly/crowfly/segment/vfs/simdisk"
 )
 
 var update = flag.Bool("update", false, "make the golden store anew; for a new format version only")
@@ -27,6 +28,7 @@ var update = flag.Bool("update", false, "make the golden store anew; for a new f
 //	special/      a segment with records that nothing writes yet
 //	store.txt     what the store contains
 //	records.txt   every record of every segment of both
+//	hints/        their hints
 var golden = filepath.Join("testdata", "golden", "v1")
 
 // TestGoldenStore promises that stores of the first version can be read.
@@ -57,6 +59,61 @@ func TestGoldenRecords(t *testing.T) {
 		}
 	}
 	compareGolden(t, "records.txt", b.String())
+}
+
+// TestGoldenHints promises the same for hints: that one of the first version
+// is still what this version would write, and is read.
+func TestGoldenHints(t *testing.T) {
+	for _, part := range []string{"store", "special"} {
+		paths, err := filepath.Glob(filepath.Join(golden, part, "*.seg"))
+		check(t, err)
+		if len(paths) == 0 {
+			t.Errorf("no segments in %s", part)
+		}
+		for _, path := range paths {
+			goldenHint(t, path, part)
+		}
+	}
+}
+
+func goldenHint(t *testing.T, path, part string) {
+	seg := goldenSegment(t, path)
+	disk := simdisk.New()
+	var tally segment.Tally
+	for r, err := range seg.Records(segment.HeaderSize, seg.Len()) {
+		check(t, err)
+		tally.Add(&r)
+	}
+	check(t, addHint(disk, seg, tally))
+	got, err := disk.ReadFile(seg.ID().HintName())
+	check(t, err)
+	name := filepath.Join(golden, "hints", part+"-"+seg.ID().HintName())
+	if *update {
+		check(t, os.MkdirAll(filepath.Dir(name), 0o755))
+		check(t, os.WriteFile(name, got, 0o644))
+	}
+	want, err := os.ReadFile(name)
+	check(t, err)
+	if !bytes.Equal(got, want) {
+		t.Errorf("the hint of %s differs from %s", path, name)
+	}
+	disk.WriteFile(seg.ID().HintName(), want)
+	wantHint(t, disk, seg, tally)
+}
+
+// goldenSegment opens a segment file.
+func goldenSegment(t *testing.T, path string) *segment.Segment {
+	fsys, err := vfs.OpenDir(filepath.Dir(path), false)
+	check(t, err)
+	id, ok := segment.ParseFileName(filepath.Base(path))
+	if !ok {
+		t.Fatalf("%s is no segment", path)
+	}
+	h, err := segment.ReadHeader(fsys, id)
+	check(t, err)
+	seg, err := segment.Open(fsys, id, h.Store, segment.WholeFile, 0)
+	check(t, err)
+	return seg
 }
 
 func compareGolden(t *testing.T, name, got string) {
@@ -119,15 +176,10 @@ func short(value []byte) string {
 
 // dump writes down the header of a segment file and all records in it.
 func dump(t *testing.T, b *bytes.Buffer, path string) {
+	seg := goldenSegment(t, path)
 	fsys, err := vfs.OpenDir(filepath.Dir(path), false)
 	check(t, err)
-	id, ok := segment.ParseFileName(filepath.Base(path))
-	if !ok {
-		t.Fatalf("%s is no segment", path)
-	}
-	h, err := segment.ReadHeader(fsys, id)
-	check(t, err)
-	seg, err := segment.Open(fsys, id, h.Store, segment.WholeFile, 0)
+	h, err := segment.ReadHeader(fsys, seg.ID())
 	check(t, err)
 	fmt.Fprintf(b, "%s: %d bytes\n", filepath.ToSlash(path), seg.Len())
 	fmt.Fprintf(b, "%9d header magic %08x store %v file %d salt %016x epoch %d\n", 0, uint32(h.Magic), h.Store, h.File, h.Salt, h.Epoch)

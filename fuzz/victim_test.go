@@ -206,7 +206,7 @@ func (v victim) readKeys(store *db.DB) error {
 	}
 	snap, err := store.Snapshot()
 	if err != nil {
-		return err
+		return v.explicit(err) // of a key that Open did not read
 	}
 	return errors.Join(v.readEntries(snap.All()), snap.Close())
 }

@@ -261,11 +261,14 @@ func TestSnapshotsBesideWriter(t *testing.T) {
 	}
 	read := func() error {
 		var visible uint64
-		o := s.index.Snapshot(func() bool {
+		o, err := s.index.Snapshot(func() bool {
 			runtime.Gosched()
 			visible = s.index.Visible()
 			return true
 		})
+		if err != nil {
+			return err
+		}
 		n, generation := 0, visible/groupKeys
 		for ref := range o.Ascend(nil, nil) {
 			r, err := segs[ref.Slot()].Verify(ref.Offset())

@@ -67,6 +67,14 @@
 //     would go on and find the key absent while the rest of the group still
 //     looks old.
 //
+// # Loading
+//
+// An index begins empty. Load fills it with what the hints of the segments say,
+// without a look at a record; Merge then adds the rest, which may be older than
+// what is there. The records that Load was told of have not been verified. So
+// Merge and the first Snapshot verify them before a key, kind or sequence
+// number in them decides anything, and Lookup does so before it hides one.
+//
 // # What to know
 //
 //   - Refs in the index point into segments of the current state. Before a state

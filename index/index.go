@@ -93,7 +93,7 @@ func New(o Options) *Index {
 func (x *Index) Attach(s *segment.Segment) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	slot, ok := x.keys.slots.take(s.Bytes())
+	slot, ok := x.keys.slots.take(&held{s.Bytes(), s.Salt(), s.Path()})
 	if !ok {
 		return ErrNoSlots
 	}

@@ -376,11 +376,11 @@ func TestSlotsComeBack(t *testing.T) {
 
 func TestNoSlots(t *testing.T) {
 	s := newStore(t)
-	slots, mem := &s.index.keys.slots, []byte{}
+	slots, mem := &s.index.keys.slots, new(held)
 	for i := range slots {
 		slots[i].CompareAndSwap(nil, new(slotChunk))
 		for j := range slotsPerChunk {
-			slots[i].Load()[j].CompareAndSwap(nil, &mem)
+			slots[i].Load()[j].CompareAndSwap(nil, mem)
 		}
 	}
 	release(lease{slots, segment.MaxSlots - 1})

@@ -41,19 +41,24 @@ func (o *Ordered) look(fill func() []item) (page []item) {
 // the same moment, and the state keeps the segments alive that Snapshot reads.
 // If inside returns false there is no snapshot but nil. The first call builds the ordered index, which takes half a
 // second to a second for a million keys; publishing waits for it, Lookup does
-// not.
-func (x *Index) Snapshot(inside func() bool) *Ordered {
+// not. Records that nobody has verified yet are verified on the way, since a
+// damaged key or kind would hide the key: the error is a *segment.CorruptError.
+func (x *Index) Snapshot(inside func() bool) (*Ordered, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if !inside() {
-		return nil
+		return nil, nil
 	}
 	x.drain()
 	if x.tree == nil {
-		x.tree = x.build()
+		tree, err := x.build()
+		if err != nil {
+			return nil, err
+		}
+		x.tree = tree
 	}
 	clone := x.tree.Clone()
-	return &Ordered{tree: clone, keys: x.keys}
+	return &Ordered{tree: clone, keys: x.keys}, nil
 }
 
 // Len is the number of keys.

@@ -33,6 +33,47 @@ type Change struct {
 func (x *Index) Publish(changes []Change, visible uint64) (dead []segment.Ref) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	return x.publish(changes, visible)
+}
+
+// Merge is Publish for records of which some may be older than what is there.
+// A record that nobody has verified since it was opened, because a hint told
+// of it, is verified before its key and sequence number decide anything: a
+// flipped bit in them would bring an older version back. If one is damaged,
+// nothing has been published and the error is a *segment.CorruptError.
+func (x *Index) Merge(changes []Change, visible uint64) (dead []segment.Ref, err error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for i := range changes {
+		if err := x.prove(changes[i].Key); err != nil {
+			return nil, err
+		}
+	}
+	return x.publish(changes, visible), nil
+}
+
+// prove verifies the records that the words with the hash of a key name.
+func (x *Index) prove(key []byte) error {
+	h := x.hash(key)
+	t := x.tables[h.shard()].Load()
+	if t == nil {
+		return nil
+	}
+	for pos := t.home(h.bits()); ; pos = t.next(pos) {
+		w := t.load(pos)
+		if w == empty {
+			return nil
+		}
+		if w.named() && w.bits() == h.bits() && !w.verified() {
+			if err := x.keys.slots.prove(w.ref()); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// publish is Publish under the lock.
+func (x *Index) publish(changes []Change, visible uint64) (dead []segment.Ref) {
 	x.prepare(changes)
 
 	// From the first word to the last a reader may be waiting: no I/O here.

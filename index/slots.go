@@ -15,26 +15,42 @@ const (
 // slotTable finds the memory of a segment by its slot, without a lock. It has
 // two levels, so that a store with few segments pays for few.
 //
-// An entry is the bare memory and keeps no Segment alive: if it did, no
+// An entry is the bare memory, with what it takes to prove a record in it, and keeps no Segment alive: if it did, no
 // segment could ever go. So whoever looks at the record behind a Ref this way
 // knows for another reason that the Segment is alive: because the store's
 // current state has it, or the state that belongs to a clone of the ordered
 // index.
 type slotTable [slotChunks]atomic.Pointer[slotChunk]
 
-type slotChunk [slotsPerChunk]atomic.Pointer[[]byte]
+type slotChunk [slotsPerChunk]atomic.Pointer[held]
 
-// memory of the segment in a slot, nil if the slot is free.
-func (t *slotTable) memory(slot int) []byte {
+// held is what the table knows of a segment.
+type held struct {
+	mem  []byte
+	salt uint64
+	path string
+}
+
+func (t *slotTable) held(slot int) *held {
 	chunk := t[slot/slotsPerChunk].Load()
 	if chunk == nil {
 		return nil
 	}
-	mem := chunk[slot%slotsPerChunk].Load()
-	if mem == nil {
-		return nil
+	return chunk[slot%slotsPerChunk].Load()
+}
+
+// memory of the segment in a slot, nil if the slot is free.
+func (t *slotTable) memory(slot int) []byte {
+	if h := t.held(slot); h != nil {
+		return h.mem
 	}
-	return *mem
+	return nil
+}
+
+// prove verifies the record behind a ref but for its value.
+func (t *slotTable) prove(ref segment.Ref) error {
+	h := t.held(ref.Slot())
+	return segment.ProveAt(h.mem, ref.Offset(), h.salt, h.path)
 }
 
 // stub of the record behind a ref.
@@ -62,9 +78,9 @@ func (t *slotTable) size(ref segment.Ref) int64 {
 	return size
 }
 
-// take puts memory into the lowest free slot. Only one goroutine takes at a
+// take puts a segment into the lowest free slot. Only one goroutine takes at a
 // time; slots may become free meanwhile.
-func (t *slotTable) take(mem []byte) (slot int, ok bool) {
+func (t *slotTable) take(h *held) (slot int, ok bool) {
 	for i := range t {
 		chunk := t[i].Load()
 		if chunk == nil {
@@ -72,7 +88,7 @@ func (t *slotTable) take(mem []byte) (slot int, ok bool) {
 			t[i].Store(chunk)
 		}
 		for j := range chunk {
-			if chunk[j].CompareAndSwap(nil, &mem) {
+			if chunk[j].CompareAndSwap(nil, h) {
 				return i*slotsPerChunk + j, true
 			}
 		}

@@ -158,7 +158,10 @@ func (s *store) wantAbsent(key string) {
 
 // snapshot takes an Ordered with the state that belongs to it.
 func (s *store) snapshot() (o *Ordered, segs Segments) {
-	o = s.index.Snapshot(func() bool { segs = s.segs; return true })
+	o, err := s.index.Snapshot(func() bool { segs = s.segs; return true })
+	if err != nil {
+		s.t.Error(err)
+	}
 	return o, segs
 }
 

@@ -87,8 +87,11 @@ func isFault(p any) bool {
 }
 
 // build makes the tree of everything in the point index.
-func (x *Index) build() *btree.BTreeG[item] {
-	items := x.collect()
+func (x *Index) build() (*btree.BTreeG[item], error) {
+	items, err := x.collect()
+	if err != nil {
+		return nil, err
+	}
 	x.keys.sort(items)
 	tree := btree.NewG(degree, x.keys.less)
 	// Ascending inserts leave every node half full. The second pass fills
@@ -98,13 +101,13 @@ func (x *Index) build() *btree.BTreeG[item] {
 			tree.ReplaceOrInsert(items[i])
 		}
 	}
-	return tree
+	return tree, nil
 }
 
 // collect returns an item for each live key. Records are read in the order of
 // the files, so that a cold disk reads ahead.
-func (x *Index) collect() []item {
-	items := make([]item, 0, x.live)
+func (x *Index) collect() ([]item, error) {
+	words := make([]word, 0, x.live)
 	for shard := range x.tables {
 		t := x.tables[shard].Load()
 		if t == nil {
@@ -112,18 +115,23 @@ func (x *Index) collect() []item {
 		}
 		for pos := range t.words {
 			if w := t.load(pos); w.named() {
-				items = append(items, item{ref: w.ref()})
+				words = append(words, w)
 			}
 		}
 	}
-	slices.SortFunc(items, func(a, b item) int { return cmp.Compare(a.ref, b.ref) })
+	slices.SortFunc(words, func(a, b word) int { return cmp.Compare(a.ref(), b.ref()) })
 
-	live := items[:0]
-	for _, it := range items {
-		stub, _ := x.keys.slots.stub(it.ref)
+	live := make([]item, 0, len(words))
+	for _, w := range words {
+		if !w.verified() {
+			if err := x.keys.slots.prove(w.ref()); err != nil {
+				return nil, err
+			}
+		}
+		stub, _ := x.keys.slots.stub(w.ref())
 		if stub.Kind != segment.KindDelete {
-			live = append(live, item{prefixOf(stub.Key), it.ref})
+			live = append(live, item{prefixOf(stub.Key), w.ref()})
 		}
 	}
-	return live
+	return live, nil
 }

@@ -24,6 +24,13 @@
 // A large value may have a file of its own, see blob.go. A record of
 // [KindBlobRef] in a segment names it; without one the file is nothing.
 //
+// # A hint file
+//
+// What an index must know of a sealed segment lies in a file beside it, so that
+// opening a store need not read the segment, see hint.go. It is derived: it may
+// be missing, and if anything in it is not as it should be, the segment is
+// read instead.
+//
 // # Life
 //
 // A segment is *active* while the run that created it appends to it. Then it

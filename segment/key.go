@@ -48,3 +48,13 @@ func SizeAt(data []byte, off int64) (int64, bool) {
 	r, _, ok := peek(data, off)
 	return r.End - r.Offset, ok
 }
+
+// ProveAt verifies the record at off of data, the memory of a segment with
+// that salt and path, but for its value.
+func ProveAt(data []byte, off int64, salt uint64, path string) error {
+	_, err := decode(data, off, salt)
+	if err != nil {
+		return corrupt(path, off, err)
+	}
+	return nil
+}

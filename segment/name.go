@@ -16,6 +16,7 @@ const (
 	manifestPrefix = "MANIFEST-"
 	segmentSuffix  = ".seg"
 	blobSuffix     = ".blob"
+	hintSuffix     = ".hint"
 	tempPrefix     = "tmp-"
 )
 
@@ -31,6 +32,12 @@ func (id ID) BlobName() string { return fmt.Sprintf("%016x%s", uint64(id), blobS
 
 // ParseBlobName is the inverse of BlobName.
 func ParseBlobName(name string) (id ID, ok bool) { return parseID(name, blobSuffix) }
+
+// HintName is the name of the segment's hint.
+func (id ID) HintName() string { return fmt.Sprintf("%016x%s", uint64(id), hintSuffix) }
+
+// ParseHintName is the inverse of HintName.
+func ParseHintName(name string) (id ID, ok bool) { return parseID(name, hintSuffix) }
 
 func parseID(name, suffix string) (id ID, ok bool) {
 	hex, ok := strings.CutSuffix(name, suffix)
@@ -63,7 +70,8 @@ func IsTempName(name string) bool {
 	what, ok := strings.CutPrefix(name, tempPrefix)
 	_, isManifest := ParseManifestName(what)
 	_, isBlob := ParseBlobName(what)
-	return ok && (isManifest || isBlob)
+	_, isHint := ParseHintName(what)
+	return ok && (isManifest || isBlob || isHint)
 }
 
 // parseHex takes exactly the 16 lower-case digits that names are written with,

@@ -306,9 +306,11 @@ func (s *Segment) Damage(off int64, reason string) error {
 	return &CorruptError{s.path, off, reason}
 }
 
-func (s *Segment) corrupt(off int64, reason error) error {
+func (s *Segment) corrupt(off int64, reason error) error { return corrupt(s.path, off, reason) }
+
+func corrupt(path string, off int64, reason error) error {
 	if errors.Is(reason, ErrNewer) {
-		return fmt.Errorf("%s: record at offset %d: %w", s.path, off, reason)
+		return fmt.Errorf("%s: record at offset %d: %w", path, off, reason)
 	}
-	return s.Damage(off, reason.Error())
+	return &CorruptError{path, off, reason.Error()}
 }
