@@ -28,9 +28,12 @@ type realDisk struct {
 	fail func(op, name string, n int) error
 }
 
-// newRealDisk makes the directory.
+// newRealDisk makes the directory, without a sync.
 func newRealDisk(path string, f *forgotten) (*realDisk, error) {
-	dir, err := vfs.OpenDir(path, true)
+	if err := os.Mkdir(path, 0o755); err != nil {
+		return nil, err
+	}
+	dir, err := vfs.OpenDir(path, false)
 	if err != nil {
 		return nil, err
 	}

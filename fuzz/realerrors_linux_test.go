@@ -2,6 +2,7 @@ package fuzz
 
 import (
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -30,40 +31,48 @@ func TestRealErrors(t *testing.T) {
 	}
 }
 
-// failSome lets some of the calls of one kind fail.
+// failSome lets some of the calls of one kind fail, or all.
 func failSome(t *testing.T, opts db.Options, op string, seed int) {
 	const never = 1 << 30
-	dry := realRun(t, opts, fault{op: op, skip: never, times: 1})
-	calls := never - dry.left
+	calls := never - realRun(t, opts, fault{op: op, skip: never, times: 1}).left
 	if calls == 0 {
 		t.Fatalf("the workload has no call of %s", op)
 	}
-	samples, ways := 3, failures(op)
-	if underRace {
-		samples = 1
-	}
-	rng := rand.New(rand.NewPCG(uint64(seed), 1))
-	all := os.Getenv("CROWFLY_ERRORS") == "all"
-	step := 1
-	if !all {
-		step = max(1, calls/samples)
-		rng.Shuffle(len(ways), func(i, j int) { ways[i], ways[j] = ways[j], ways[i] })
-	}
-	runs := 1
-	for n := rng.IntN(step); n < calls; n += step {
-		try := ways
-		if !all {
-			try = ways[runs%len(ways):][:1]
+	runs := 0
+	for f := range sample(calls, failures(op), uint64(seed)) {
+		if r := realRun(t, opts, f); r.hits == 0 {
+			t.Fatalf("%v: does not happen", f)
 		}
-		for _, f := range try {
-			f.skip = n
-			if r := realRun(t, opts, f); r.hits == 0 {
-				t.Fatalf("%v: does not happen", f)
+		runs++
+	}
+	t.Logf("%d calls, %d runs with a fault", calls, runs)
+}
+
+// sample yields all faults, or of the calls and of the ways to fail one from each
+// part of the list.
+func sample(calls int, ways []fault, seed uint64) iter.Seq[fault] {
+	return func(yield func(fault) bool) {
+		if os.Getenv("CROWFLY_ERRORS") == "all" {
+			for i := range calls * len(ways) {
+				f := ways[i%len(ways)]
+				if f.skip = i / len(ways); !yield(f) {
+					return
+				}
 			}
-			runs++
+			return
+		}
+		samples, rng := 3, rand.New(rand.NewPCG(seed, 1))
+		if underRace {
+			samples = 1
+		}
+		for i := range samples {
+			f := ways[(i*len(ways)+rng.IntN(len(ways)))/samples]
+			f.skip = (i*calls + rng.IntN(calls)) / samples
+			if !yield(f) {
+				return
+			}
 		}
 	}
-	t.Logf("%d calls, %d runs", calls, runs)
 }
 
 // realResult is what came of a run.
