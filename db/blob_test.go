@@ -260,7 +260,7 @@ func TestStrayBlobs(t *testing.T) {
 	mustPut(t, db, "k", "v")
 	var image *simdisk.Disk
 	disk.OnOp(func(n int, op string) {
-		if len(names(disk, ".blob")) == 1 && len(names(disk, "tmp-")) == 0 && image == nil {
+		if list := names(disk, ".blob"); len(list) == 1 && !segment.IsTempName(list[0]) && image == nil {
 			image = disk.Clone()
 		}
 	})

@@ -51,7 +51,7 @@ func (b *blobs) hold(seg *segment.Segment, r *segment.Record, store segment.Stor
 	for _, x := range list {
 		blob := b.known[x.Blob].Value()
 		if blob != nil && blob.Extent() != x {
-			return seg.Damage(r.Offset, fmt.Sprintf("key %q: %s is also said to be %+v, not %+v", r.Key, x.Blob.BlobName(), blob.Extent(), x))
+			return otherExtent(seg, r, x, blob.Extent())
 		}
 		if blob == nil {
 			blob = segment.NewBlob(x, store, b.cache)
@@ -61,6 +61,20 @@ func (b *blobs) hold(seg *segment.Segment, r *segment.Record, store segment.Stor
 		seg.Hold(blob)
 	}
 	return nil
+}
+
+// check refuses an extent that another record contradicts.
+func (b *blobs) check(seg *segment.Segment, r *segment.Record, x segment.BlobExtent) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if blob := b.known[x.Blob].Value(); blob != nil && blob.Extent() != x {
+		return otherExtent(seg, r, x, blob.Extent())
+	}
+	return nil
+}
+
+func otherExtent(seg *segment.Segment, r *segment.Record, x, other segment.BlobExtent) error {
+	return seg.Damage(r.Offset, fmt.Sprintf("key %q: %s is also said to be %+v, not %+v", r.Key, x.Blob.BlobName(), other, x))
 }
 
 // count notes that so many more records of the manifest's segments name the

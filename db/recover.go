@@ -260,6 +260,9 @@ func (db *DB) recoverTail(m *manifest, e *entry, names []string) error {
 	if err != nil {
 		return err
 	}
+	if err := db.checkTail(seg, tail); err != nil {
+		return err
+	}
 	db.noteSeq(tail.MaxSeq)
 	db.index.Publish(changes, 0)
 	// Nothing is damaged. The disk may be full, so first whatever is not
@@ -286,6 +289,33 @@ func (db *DB) recoverTail(m *manifest, e *entry, names []string) error {
 	}
 	if tally.Records == 0 {
 		db.retire(e.id)
+	}
+	return nil
+}
+
+// checkTail makes sure that the references in a tail can be copied.
+func (db *DB) checkTail(seg *segment.Segment, tail segment.Tail) error {
+	known := make(map[segment.ID]segment.BlobExtent)
+	for r, err := range seg.Records(tail.Proven, tail.Valid) {
+		if err != nil {
+			return err
+		}
+		if r.Kind != segment.KindBlobRef {
+			continue
+		}
+		list, err := extentsOf(seg, &r)
+		if err != nil {
+			return err
+		}
+		for _, x := range list {
+			if other, ok := known[x.Blob]; ok && other != x {
+				return otherExtent(seg, &r, x, other)
+			}
+			known[x.Blob] = x
+			if err := db.blobs.check(seg, &r, x); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

@@ -61,8 +61,8 @@ func twoSegments(t *testing.T) *simdisk.Disk {
 // are found: the newest one is removed, and the one before lacks a segment.
 func TestRepairLostManifest(t *testing.T) {
 	disk := twoSegments(t)
-	list := names(disk, "MANIFEST")
-	disk.Remove(list[len(list)-1])
+	gen, _ := latestGeneration(disk.Names())
+	disk.Remove(segment.ManifestName(gen))
 	var damage *CorruptError
 	if _, err := Open("", blobOptions(disk)); !errors.As(err, &damage) || !strings.Contains(damage.Reason, "a manifest was lost") {
 		t.Fatalf("Open: %v", err)

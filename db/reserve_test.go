@@ -24,6 +24,9 @@ func fullDisk(disk *simdisk.Disk) {
 // fillHalf puts values until the next segment is ready.
 func fillHalf(t *testing.T, db *DB) (keys []string) {
 	for db.writer.spare == nil {
+		if len(keys) == 1000 {
+			t.Fatal("the next segment is never made")
+		}
 		key := fmt.Sprint("key", len(keys))
 		mustPut(t, db, key, strings.Repeat("v", 100))
 		keys = append(keys, key)

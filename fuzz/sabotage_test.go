@@ -1,6 +1,7 @@
 package fuzz
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"os"
@@ -17,6 +18,7 @@ type sabotage struct {
 	file     string
 	old, new string // old occurs once in the file
 	test     string // which test notices; TestCrash if empty
+	pkg      string // where that test is; this package if empty
 }
 
 // sabotages, the first of which is tried in every run.
@@ -198,6 +200,80 @@ var sabotages = []sabotage{
 		file: "db/follow.go",
 		old:  "		return proven, nil\n",
 		new:  "		return tail.Valid, nil\n",
+	}, {
+		name: "a blob is not synced",
+		file: "segment/blob_writer.go",
+		old:  "errors.Join(w.file.Trim(), w.file.Datasync())",
+		new:  "w.file.Trim()",
+	}, {
+		name: "the name of a blob is not synced",
+		file: "segment/blob_writer.go",
+		old:  "errors.Join(w.fs.SyncDir(), w.file.Close())",
+		new:  "w.file.Close()",
+	}, {
+		name: "a named segment is cut off",
+		file: "segment/vfs/file_linux.go",
+		old:  "unix.Ftruncate(fd, size)",
+		new:  "unix.Ftruncate(fd, size-8)",
+		test: "TestKill",
+	}, {
+		name: "two writers at a time",
+		file: "segment/vfs/lock_unix.go",
+		old:  "unix.LOCK_EX |",
+		new:  "unix.LOCK_SH |",
+		test: "TestLockSpelling|TestLockRace",
+	}, {
+		name: "half a batch is visible",
+		file: "index/publish.go",
+		old:  "	x.prepare(changes)\n",
+		new:  "	x.prepare(changes)\n	x.visible.Store(max(visible, x.visible.Load()))\n",
+		test: "TestNobodySeesHalfAGroup|TestReaderWaits",
+		pkg:  "index",
+	}, {
+		name: "puts take the room that deletes need on a full disk",
+		file: "db/reserve.go",
+		old:  "		behind = db.reserveSize()\n",
+		new:  "",
+		test: "TestFullDisk",
+		pkg:  "db",
+	}, {
+		name: "no spare segment",
+		file: "db/reserve.go",
+		old:  "	if db.writer.spare != nil || !db.writer.active.HalfFull(size) {\n",
+		new:  "	if true {\n",
+		test: "TestDeletesOnFullDisk",
+		pkg:  "db",
+	}, {
+		name: "a verified reference passes for a verified blob",
+		file: "db/value.go",
+		old:  "hit.Verified() && !v.payload.Chunked()",
+		new:  "hit.Verified()",
+		test: "TestDamageBits",
+	}, {
+		name: "a newer record is taken for a torn tail",
+		file: "db/follow.go",
+		old:  "	if tail.Newer != nil {",
+		new:  "	if false {",
+		test: "TestBadNewerRecord",
+	}, {
+		name: "what can't be read is taken for a leftover",
+		file: "db/recover.go",
+		old:  "		return nil, err // what can't be read may be the proof\n",
+		new:  "		return nil, nil\n",
+		test: "TestLostManifest",
+		pkg:  "db",
+	}, {
+		name: "leftovers are removed before all is known to be whole",
+		file: "db/recover.go",
+		old:  "	if err := db.loadSealed(m); err != nil {\n",
+		new:  "	db.removeStrays(m, names)\n	if err := db.loadSealed(m); err != nil {\n",
+		test: "TestDamageBits|TestBadRandom",
+	}, {
+		name: "a full disk has no name",
+		file: "db/errors.go",
+		old:  "		return fmt.Errorf(\"%w: %w\", ErrNoSpace, err)\n",
+		new:  "		return err\n",
+		test: "TestErrors",
 	},
 }
 
@@ -263,11 +339,14 @@ func (s sabotage) build(t *testing.T) (binary string) {
 		t.Fatal(err)
 	}
 	binary = filepath.Join(dir, "fuzz.test")
-	if out, err := exec.Command("go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", binary, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", binary, s.dir()).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	return binary
 }
+
+// dir is the package whose test notices.
+func (s sabotage) dir() string { return "../" + cmp.Or(s.pkg, "fuzz") }
 
 // run lets the sabotaged tests run. Only if they come to an end they have
 // noticed anything. A broken engine may want all the memory there is.
@@ -280,13 +359,14 @@ func (s sabotage) run(t *testing.T, binary string) (out string, failed bool) {
 		test = "TestCrash"
 	}
 	cmd := exec.CommandContext(ctx, "sh", "-c", `ulimit -v 4000000; exec "$0" "$@"`,
-		binary, "-test.run", "^"+test+"$", "-test.failfast")
+		binary, "-test.run", "^("+test+")$", "-test.failfast")
+	cmd.Dir = s.dir()
 	cmd.Env = append(os.Environ(), "CROWFLY_POINTS=200000", "CROWFLY_SEED=0", "CROWFLY_REPLAY=")
 	b, err := cmd.CombinedOutput()
 	if _, exited := err.(*exec.ExitError); err != nil && !exited {
 		t.Fatal(err)
 	}
-	noticed := strings.Contains(string(b), "--- FAIL: "+test)
+	noticed := strings.Contains(string(b), "--- FAIL: Test")
 	return string(b), noticed && ctx.Err() == nil
 }
 

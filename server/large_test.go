@@ -31,7 +31,7 @@ func blobFiles(t *testing.T, dir string) (names []string) {
 		t.Fatal(err)
 	}
 	for _, e := range list {
-		if strings.HasSuffix(e.Name(), ".blob") || strings.HasPrefix(e.Name(), "tmp-") {
+		if strings.HasSuffix(e.Name(), ".blob") {
 			names = append(names, e.Name())
 		}
 	}

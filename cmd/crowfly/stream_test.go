@@ -38,7 +38,7 @@ func noStrays(t *testing.T, dir string) {
 	blobs := 0
 	for _, name := range regularFiles(t, dir) {
 		switch {
-		case strings.HasPrefix(name, "tmp-"):
+		case strings.HasPrefix(name, "tmp-") && strings.HasSuffix(name, ".blob"):
 			t.Errorf("%s is left", name)
 		case strings.HasSuffix(name, ".blob"):
 			blobs++
