@@ -31,6 +31,7 @@ type commit struct {
 	wake       chan bool // true: lead; false: done
 
 	// Set by the leader, read once woken.
+	refused   bool // its conditions don't hold, if all before it in the group succeeds
 	written   bool // records may have reached the disk
 	published bool
 	err       error
@@ -149,6 +150,12 @@ func (db *DB) commitLocked(group []*commit) {
 	}
 	if err != nil {
 		fail(group, err)
+		return
+	}
+	for _, c := range group {
+		if c.refused {
+			c.err = ErrPrecondition
+		}
 	}
 }
 
@@ -219,8 +226,7 @@ func (db *DB) judge(group []*commit) (writing []*commit) {
 	overlay := make(map[string]Version) // of the keys of the group; zero if deleted
 	seq := db.writer.seq
 	for _, c := range group {
-		if !db.holds(c.conditions, overlay) {
-			c.err = ErrPrecondition
+		if c.refused = !db.holds(c.conditions, overlay); c.refused {
 			continue
 		}
 		before := seq
@@ -302,7 +308,7 @@ func (db *DB) prepareGroup(group []*commit) (n int, err error) {
 		return 0, err
 	}
 	n, err = db.stageReserved(group)
-	if err != nil && db.writer.spare != nil && group[0].deletes() {
+	if err != nil && db.writer.spare != nil && !slices.ContainsFunc(group, (*commit).puts) {
 		if err := db.rotate(group[0].size); err != nil {
 			return 0, err
 		}

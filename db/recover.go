@@ -366,7 +366,11 @@ func (db *DB) removeStrays(m *manifest, names []string) {
 	for _, name := range names {
 		id, isSegment := segment.ParseFileName(name)
 		gen, isManifest := segment.ParseManifestName(name)
-		if segment.IsTempName(name) || isSegment && m.entry(id) == nil || isManifest && gen+1 < m.generation {
+		if isSegment && m.entry(id) == nil {
+			db.fs.Trim(name) // at once: the collector still has it mapped
+			db.fs.Remove(name)
+		}
+		if segment.IsTempName(name) || isManifest && gen+1 < m.generation {
 			db.fs.Remove(name)
 		}
 	}
