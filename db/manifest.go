@@ -173,6 +173,9 @@ func (m *manifest) decodeBody(b []byte) error {
 		m.segments = append(m.segments, e)
 		b = b[n:]
 	}
+	if len(b) > 0 {
+		return fmt.Errorf("manifest has %d bytes behind its entries", len(b))
+	}
 	return nil
 }
 
