@@ -29,6 +29,8 @@ type inspector struct {
 	at       VerifyProgress
 
 	buf     []byte
+	rounds  int    // how often it had to look at the manifest
+	read    uint64 // generation of the manifest it went by at last
 	files   int
 	gone    bool                            // a blob was missing
 	blobs   map[segment.BlobExtent][]Damage // those looked at

@@ -3,6 +3,7 @@ package db
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/crowfly/crowfly/segment"
 )
@@ -201,6 +202,10 @@ func (in *inspector) judgeManifests(s *survey, manifests []image) {
 			s.damage = append(s.damage, Damage{Err: &CorruptError{Path: in.fs.Path(), Reason: "there are segments but no manifest"}})
 		}
 		return
+	}
+	if !slices.ContainsFunc(manifests, func(x image) bool { return x.gen == s.top }) {
+		// Replaced by a newer one since the names were listed, or removed.
+		s.damage = append(s.damage, Damage{Err: &CorruptError{Path: in.path(segment.ManifestName(s.top)), Reason: "manifest has gone"}})
 	}
 	for _, x := range manifests {
 		if x.gen != s.top {

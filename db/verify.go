@@ -44,7 +44,7 @@ func (db *DB) Verify(ctx context.Context, progress func(VerifyProgress)) (Verify
 	if err != nil {
 		return report, err
 	}
-	report.Damage = append(report.Damage, c.finish(len(report.Damage) == 0)...)
+	report.Damage = append(report.Damage, c.finish(in, len(report.Damage) == 0)...)
 	return report, nil
 }
 
@@ -87,6 +87,7 @@ func (in *inspector) verify() (report VerifyReport, err error) {
 		if err != nil {
 			return report, err
 		}
+		in.rounds, in.read = in.rounds+1, s.base.generation
 		damage, vanished := in.collect(s)
 		if vanished && in.superseded(s) {
 			in.gone = false

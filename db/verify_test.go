@@ -238,6 +238,68 @@ func TestVerifySuperseded(t *testing.T) {
 	}
 }
 
+// atManifest calls f in the middle of listing and reading: when a manifest is
+// opened for the nth time.
+func atManifest(disk *simdisk.Disk, nth int, f func()) {
+	opened := 0
+	disk.Fail(func(op, name string, n int) error {
+		if _, ok := segment.ParseManifestName(name); op == simdisk.OpOpen && ok {
+			if opened++; opened == nth {
+				f()
+			}
+		}
+		return nil
+	})
+}
+
+// TestVerifyManifestsGone promises that damage is found also if a writer replaces
+// every manifest between the listing of the directory and the reading of them.
+func TestVerifyManifestsGone(t *testing.T) {
+	disk := simdisk.New()
+	db := open(t, "", blobOptions(disk))
+	mustPut(t, db, "key", "value")
+	mustPut(t, db, "later", "proves that the other one was durable")
+	name := activeFile(t, disk)
+	b, _ := disk.ReadFile(name)
+	b[strings.Index(string(b), "value")] ^= 1
+	disk.WriteFile(name, b)
+	atManifest(disk, 1, func() {
+		for range 2 {
+			if err := db.editManifest(func(*manifest) {}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	report, err := VerifyDir(context.Background(), "", &Options{FS: disk}, nil)
+	if err != nil || len(report.Damage) != 1 || string(report.Damage[0].Key) != "key" {
+		t.Errorf("%+v, %v", report, err)
+	}
+}
+
+// TestVerifyCompacted promises that a follower's index is not held against files
+// that a compaction replaced after the follower had looked at them.
+func TestVerifyCompacted(t *testing.T) {
+	disk := simdisk.New()
+	db := open(t, "", blobOptions(disk))
+	mustPut(t, db, "key", "value")
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db = open(t, "", blobOptions(disk))
+	follower := open(t, "", &Options{FS: disk, ReadOnly: true})
+	// The first opening is that of Refresh.
+	atManifest(disk, 2, func() {
+		db.write.Lock()
+		defer db.write.Unlock()
+		if err := db.compact(db.manifests.get().segments); err != nil {
+			t.Error(err)
+		}
+	})
+	if report := mustVerify(t, follower); len(report.Damage) > 0 || report.Records != 1 {
+		t.Errorf("%+v", report)
+	}
+}
+
 // TestVerifyBesideWrites promises that verify takes nothing for damage that a
 // writer, a rotation or a fold does meanwhile, in the same store and beside it.
 func TestVerifyBesideWrites(t *testing.T) {
