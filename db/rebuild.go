@@ -13,7 +13,7 @@ func (r *repair) rebuild() error {
 	r.named, r.kept = make(map[segment.ID]bool), make(map[string]keptRecord)
 	r.next = manifest{
 		store: s.store, generation: s.top + 1, epoch: s.epoch + 1,
-		nextID: s.base.nextID, nextSeq: s.base.nextSeq, expiryMark: s.base.expiryMark,
+		nextID: s.base.nextID, nextSeq: s.base.nextSeq, expiryMark: s.base.expiryMark, repaired: true,
 	}
 	for _, name := range s.names {
 		if id, ok := parseID(name); ok {

@@ -58,6 +58,7 @@ func (db *DB) recover() error {
 		return err
 	}
 	db.removeStrayBlobs(names)
+	db.finishRepair(m, names)
 	db.index.DropTombstones()
 	db.index.Publish(nil, db.writer.seq)
 	return nil
@@ -363,6 +364,9 @@ func (db *DB) noteSeq(seq uint64) { db.writer.seq = max(db.writer.seq, seq) }
 // removeStrays removes temporary files, segments that are not in the manifest,
 // and manifests before the last two. Nobody can need them, so a failure does not matter.
 func (db *DB) removeStrays(m *manifest, names []string) {
+	if m.repaired {
+		return // that is for finishRepair
+	}
 	for _, name := range names {
 		id, isSegment := segment.ParseFileName(name)
 		gen, isManifest := segment.ParseManifestName(name)
@@ -375,6 +379,9 @@ func (db *DB) removeStrays(m *manifest, names []string) {
 // removeStrayBlobs does the same for blobs that no record names, once all
 // records are known.
 func (db *DB) removeStrayBlobs(names []string) {
+	if db.manifests.get().repaired {
+		return
+	}
 	for _, name := range names {
 		if db.blobs.stray(name) {
 			db.fs.Remove(name)

@@ -131,6 +131,9 @@ func (r *repair) lock() (unlock func() error, err error) {
 //  2. copy what verifies out of damaged segments, and sync the copies
 //  3. make the manifest durable that names the copies instead
 //  4. only then move the replaced files to the trash
+//
+// The manifest says that a repair wrote it. Whoever opens a store with such a
+// manifest after a repair that was cut off does the last step, see finishRepair.
 func (r *repair) run() (err error) {
 	if r.survey, err = r.inspector.survey(); err != nil {
 		return err
@@ -198,18 +201,16 @@ func (e *entry) knownEnd() int64 {
 
 // tidy finishes a repair that was cut off before it had moved everything.
 func (r *repair) tidy() error {
-	leftover := func(f *finding) bool {
-		return slices.ContainsFunc(r.survey.older, func(m *manifest) bool { return m.entry(f.id) != nil })
-	}
-	if !slices.ContainsFunc(r.survey.strays, leftover) {
-		return nil
-	}
-	r.report.Changed = true
 	r.next = *r.survey.base
 	r.named = make(map[segment.ID]bool)
 	for _, f := range r.survey.findings {
 		r.name(f.refs)
 	}
+	useless := func(name string) bool { return r.uselessBlob(name) || r.uselessSegment(name) || r.oldManifest(name) }
+	if !r.next.repaired || !slices.ContainsFunc(r.survey.names, useless) {
+		return nil
+	}
+	r.report.Changed = true
 	return r.sweep()
 }
 
@@ -235,12 +236,14 @@ func (r *repair) judgeLost() {
 
 // commit makes the new manifest durable. From here on the store is repaired.
 func (r *repair) commit() error {
+	if err := r.fs.MakeTrash(); err != nil {
+		return err
+	}
 	owner := &manifestOwner{fs: r.fs, current: r.survey.base}
 	return owner.commit(&r.next)
 }
 
-// sweep moves to the trash what the manifest has no use for: blobs first and
-// manifests last, so that what is left tells that a sweep was cut off.
+// sweep moves to the trash what the manifest has no use for.
 func (r *repair) sweep() error {
 	for _, ours := range []func(name string) bool{r.uselessBlob, r.uselessSegment, r.oldManifest} {
 		for _, name := range r.survey.names {
@@ -283,4 +286,30 @@ func (r *repair) trash(name string) error {
 	}
 	r.report.Trashed = append(r.report.Trashed, path)
 	return nil
+}
+
+// finishRepair moves to the trash what a repair that was cut off left behind, of
+// the names there were when the store was opened. What can't be moved stays, and
+// the next Open tries again.
+func (db *DB) finishRepair(m *manifest, names []string) {
+	if !m.repaired {
+		return
+	}
+	for _, name := range names {
+		id, isSegment := segment.ParseFileName(name)
+		gen, isManifest := segment.ParseManifestName(name)
+		var err error
+		switch {
+		case isSegment && m.entry(id) == nil, isManifest && gen < m.generation, db.blobs.stray(name):
+			_, err = db.fs.Trash(name)
+		case segment.IsTempName(name):
+			db.fs.Remove(name)
+		}
+		if err != nil {
+			return
+		}
+	}
+	if db.fs.SyncDir() == nil {
+		db.manifests.endRepair()
+	}
 }

@@ -16,7 +16,6 @@ type survey struct {
 	base   *manifest // the newest that can be read; without any, one that lists nothing
 	top    uint64    // highest generation among the names
 	epoch  uint32    // highest of all headers
-	older  []*manifest
 	damage []Damage
 
 	// lost says that there was a newer manifest than base. Then segments that
@@ -180,9 +179,6 @@ func (s *survey) choose(manifests []image) {
 	s.base = &manifest{store: s.store, nextID: 1, nextSeq: 1}
 	for _, x := range manifests {
 		if x.m != nil && x.m.store == s.store {
-			if s.base.generation > 0 {
-				s.older = append(s.older, s.base)
-			}
 			s.base = x.m
 		}
 	}
