@@ -117,6 +117,9 @@ func (r *repair) create(size int64) (*segment.Writer, error) {
 	id := r.next.nextID
 	r.next.nextID++
 	_, w, err := segment.Create(r.fs, id, r.next.store, r.next.epoch, size)
+	if err == nil {
+		r.outputs = append(r.outputs, id.FileName())
+	}
 	return w, err
 }
 

@@ -3,6 +3,7 @@ package db
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -107,6 +108,8 @@ type repair struct {
 	losses map[string]*lostRecord // newest lost record of a key
 	where  map[string]*finding
 	kept   map[string]keptRecord // newest record that stays, of those keys
+
+	outputs []string // segments made by this run
 }
 
 type keptRecord struct {
@@ -148,17 +151,30 @@ func (r *repair) run() (err error) {
 	if len(r.report.Damage) == 0 {
 		return r.tidy()
 	}
-	if err := r.rebuild(); err != nil {
-		return err
+	err = r.rebuild()
+	if err == nil && !r.dry {
+		err = r.commit()
+	}
+	if err != nil {
+		return r.undo(err)
 	}
 	r.judgeLost()
 	r.report.Changed = true
-	if !r.dry {
-		if err := r.commit(); err != nil {
-			return err
-		}
-	}
 	return r.sweep()
+}
+
+// undo removes the copies of a repair that has failed with err, unless its
+// manifest is there and names them. Where there is no other manifest the next
+// repair would take them for segments.
+func (r *repair) undo(err error) error {
+	names, lerr := r.fs.List()
+	if lerr != nil || slices.Contains(names, segment.ManifestName(r.next.generation)) {
+		return errors.Join(err, lerr)
+	}
+	for _, name := range r.outputs {
+		err = errors.Join(err, r.fs.Remove(name))
+	}
+	return err
 }
 
 // refuse stops at directories in which there is nothing to go by.

@@ -108,3 +108,41 @@ func TestRepairNoTrash(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestRepairFails promises that a repair which fails before its manifest is there
+// leaves no copies behind: without a manifest the next one would take them for
+// segments. Method: each operation that a repair needs fails several times.
+func TestRepairFails(t *testing.T) {
+	for fails, nth := range map[string]int{
+		simdisk.OpRename: 1, simdisk.OpMakeTrash: 1, simdisk.OpSync: 1, // for the manifest
+		simdisk.OpCreate: 2, simdisk.OpWriteVec: 3, simdisk.OpTrim: 2, simdisk.OpDatasync: 3, // of the second copy
+	} {
+		disk := twoSegments(t)
+		for _, name := range names(disk, "MANIFEST") {
+			disk.Remove(name)
+		}
+		before := names(disk, ".seg")
+		for range 3 {
+			calls := 0
+			disk.Fail(func(op, _ string, _ int) error {
+				if op != fails {
+					return nil
+				}
+				if calls++; calls < nth {
+					return nil
+				}
+				return syscall.EIO
+			})
+			if _, err := Repair(context.Background(), "", &RepairOptions{FS: disk}); !errors.Is(err, syscall.EIO) {
+				t.Fatalf("%s: %v", fails, err)
+			}
+		}
+		if after := names(disk, ".seg"); !slices.Equal(after, before) {
+			t.Errorf("%s: segments %q, before %q", fails, after, before)
+		}
+		disk.Fail(nil)
+		if report := mustRepair(t, disk); report.Copied != 2 {
+			t.Errorf("%s: %+v", fails, report)
+		}
+	}
+}
