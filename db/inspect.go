@@ -177,10 +177,10 @@ func (in *inspector) bound(f *finding, data []byte) ([]byte, error) {
 }
 
 // newestOwn is the highest number of a record that was put there and not copied.
-// The last batch need not be complete.
+// The last batch need not be complete, nor values whole: Open looks at headers.
 func newestOwn(data []byte, salt uint64) (seq uint64) {
 	for p := range segment.Scan(data, segment.HeaderSize, salt) {
-		if p.Err != nil {
+		if !p.Named {
 			break
 		}
 		if p.Record.Kind != segment.KindWatermark && p.Record.Flags&segment.FlagCopied == 0 {

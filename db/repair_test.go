@@ -269,3 +269,22 @@ func lastFile(t *testing.T, dir, pattern string) string {
 	}
 	return list[len(list)-1]
 }
+
+// TestRepairDamagedProof promises that Open and repair agree on whether a manifest
+// was lost: the record that proves it has a damaged value.
+func TestRepairDamagedProof(t *testing.T) {
+	disk := twoSegments(t)
+	gen, _ := latestGeneration(disk.Names())
+	disk.Remove(segment.ManifestName(gen))
+	name := names(disk, ".seg")[1]
+	b, _ := disk.ReadFile(name)
+	b[strings.Index(string(b), "value of the second")] ^= 1
+	disk.WriteFile(name, b)
+	if _, err := Open("", blobOptions(disk)); err == nil {
+		t.Fatal("Open takes a store that has lost a manifest")
+	}
+	if report := mustRepair(t, disk); !report.ManifestLost || len(report.Damage) == 0 {
+		t.Errorf("%+v", report)
+	}
+	mustGet(t, open(t, "", blobOptions(disk)), "first", "value of the first segment")
+}
