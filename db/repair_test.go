@@ -288,3 +288,28 @@ func TestRepairDamagedProof(t *testing.T) {
 	}
 	mustGet(t, open(t, "", blobOptions(disk)), "first", "value of the first segment")
 }
+
+// TestRepairRenamed promises that a segment is found by its header when it has got
+// a name that no segment has, with a manifest and without, also if a copy of it
+// lies there too.
+func TestRepairRenamed(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		disk := twoSegments(t)
+		if lost {
+			for _, name := range names(disk, "MANIFEST") {
+				disk.Remove(name)
+			}
+		}
+		name := names(disk, ".seg")[0]
+		b, _ := disk.ReadFile(name)
+		disk.Rename(name, segment.ID(0x77).FileName())
+		disk.WriteFile(segment.ID(0x78).FileName(), b)
+		report := mustRepair(t, disk)
+		if len(report.Lost)+len(report.Unknown) > 0 || len(report.Damage) == 0 || report.Copied > 2 {
+			t.Errorf("manifest lost %v: %+v", lost, report)
+		}
+		db := open(t, "", blobOptions(disk))
+		mustGet(t, db, "first", "value of the first segment")
+		mustGet(t, db, "second", "value of the second segment")
+	}
+}

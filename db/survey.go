@@ -253,11 +253,11 @@ func (in *inspector) inspect(s *survey, alive bool, skip func(segment.ID) bool) 
 }
 
 // locate returns the name of the file of an entry: that of the segment, unless
-// it has come to lie under the name of another.
+// it has come to lie under another one.
 func (s *survey) locate(e *entry) string {
-	if h, ok := s.headers[e.id]; ok && h.Salt != e.salt {
-		for id, h := range s.headers {
-			if h.Store == s.store && h.Salt == e.salt && segment.ID(h.File) == e.id {
+	if h, ok := s.headers[e.id]; !ok || h.Salt != e.salt {
+		for _, id := range segmentFiles(s.names) {
+			if h := s.headers[id]; h.Store == s.store && h.Salt == e.salt && segment.ID(h.File) == e.id {
 				return id.FileName()
 			}
 		}
@@ -270,10 +270,13 @@ func (s *survey) locate(e *entry) string {
 // whose manifest is gone.
 func (in *inspector) stray(s *survey, id segment.ID) error {
 	h, whole := s.headers[id]
-	if whole && h.Store == s.store && segment.ID(h.File) != id {
-		return nil // what the disk held there before, or the file of another segment
-	}
 	f := &finding{id: id, name: id.FileName()}
+	if whole && h.Store == s.store && segment.ID(h.File) != id {
+		if !s.lost || s.known(h) {
+			return nil // what the disk held there before, or the file of another segment
+		}
+		f.id = segment.ID(h.File)
+	}
 	if err := in.segment(f, s.store); err != nil {
 		return err
 	}
@@ -294,6 +297,15 @@ func (in *inspector) stray(s *survey, id segment.ID) error {
 		}
 	}
 	return nil
+}
+
+// known reports whether a segment lies under its own name, or was found under
+// another one.
+func (s *survey) known(h segment.Header) bool {
+	id := segment.ID(h.File)
+	own, ok := s.headers[id]
+	return ok && own.Salt == h.Salt || s.base.entry(id) != nil ||
+		slices.ContainsFunc(s.findings, func(f *finding) bool { return f.id == id && f.salt == h.Salt })
 }
 
 // rediscover makes all strays count, since one proves that a manifest was lost.
