@@ -313,3 +313,27 @@ func TestRepairRenamed(t *testing.T) {
 		mustGet(t, db, "second", "value of the second segment")
 	}
 }
+
+// TestRepairForeign promises that the newest manifest says whose store it is, and
+// not the number of files somebody else has left there.
+func TestRepairForeign(t *testing.T) {
+	disk, other := twoSegments(t), simdisk.New()
+	db := open(t, "", &Options{FS: other, SegmentSize: 4 << 10})
+	for i := range 20 {
+		mustPut(t, db, fmt.Sprint("other", i), strings.Repeat("x", 1000))
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names(other, ".seg")[2:] {
+		b, _ := other.ReadFile(name)
+		disk.WriteFile(name, b)
+	}
+	report := mustRepair(t, disk)
+	if len(report.Trashed) < 3 || len(report.Lost)+len(report.Unknown) > 0 {
+		t.Errorf("%+v", report)
+	}
+	db = open(t, "", blobOptions(disk))
+	mustGet(t, db, "first", "value of the first segment")
+	mustGet(t, db, "second", "value of the second segment")
+}

@@ -151,31 +151,9 @@ func (x *image) decode(b []byte, path string) error {
 	return nil
 }
 
-// choose decides whose files these are, the store that has most of the segments,
-// and which manifest to go by.
+// choose decides whose files these are and which manifest to go by.
 func (s *survey) choose(manifests []image) {
-	count := make(map[segment.StoreID]int)
-	for _, h := range s.headers {
-		count[h.Store]++
-	}
-	for _, x := range manifests {
-		if x.m == nil {
-			continue
-		}
-		if len(s.headers) == 0 {
-			s.store = x.m.store // manifests come in order of age
-		}
-		for _, e := range x.m.segments {
-			if h, ok := s.headers[e.id]; ok && h.Salt == e.salt {
-				count[x.m.store]++
-			}
-		}
-	}
-	for store, n := range count {
-		if most := count[s.store]; n > most || n == most && n > 0 && store.String() < s.store.String() {
-			s.store = store
-		}
-	}
+	s.store = s.owner(manifests)
 	s.base = &manifest{store: s.store, nextID: 1, nextSeq: 1}
 	for _, x := range manifests {
 		if x.m != nil && x.m.store == s.store {
@@ -188,6 +166,45 @@ func (s *survey) choose(manifests []image) {
 		}
 	}
 	s.epoch = max(s.epoch, s.base.epoch)
+}
+
+// owner is the store of the newest manifest if most of the segments that one
+// names are there, as Open would have it, or else the one that has most of the
+// segments.
+func (s *survey) owner(manifests []image) (store segment.StoreID) {
+	count := make(map[segment.StoreID]int)
+	for _, h := range s.headers {
+		count[h.Store]++
+	}
+	for _, x := range manifests {
+		if x.m == nil {
+			continue
+		}
+		if len(s.headers) == 0 {
+			store = x.m.store // manifests come in order of age
+		}
+		present := s.present(x.m)
+		if x.gen == s.top && 2*present > len(x.m.segments) {
+			return x.m.store
+		}
+		count[x.m.store] += present
+	}
+	for other, n := range count {
+		if most := count[store]; n > most || n == most && n > 0 && other.String() < store.String() {
+			store = other
+		}
+	}
+	return store
+}
+
+// present counts the segments of a manifest that are there.
+func (s *survey) present(m *manifest) (n int) {
+	for _, e := range m.segments {
+		if h, ok := s.headers[e.id]; ok && h.Salt == e.salt {
+			n++
+		}
+	}
+	return n
 }
 
 // judgeManifests notes what is wrong with the newest manifest.
