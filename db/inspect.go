@@ -51,7 +51,6 @@ type finding struct {
 	salt    uint64
 	missing bool
 	foreign bool // the file is another one, nothing in it is to be believed
-	size    int64
 
 	proven int64 // what is below was durable and must be whole
 	end    int64 // from proven to here there are complete batches
@@ -310,7 +309,7 @@ const (
 	readPage  = 4 << 10
 )
 
-// load reads the whole file of a segment. What the disk can't read is damage
+// load reads all of a segment file that can hold records. What the disk can't read is damage
 // and reads as zeros. The bytes are good until the next load.
 func (in *inspector) load(f *finding) ([]byte, error) {
 	file, err := in.fs.Open(f.name)
@@ -318,10 +317,11 @@ func (in *inspector) load(f *finding) ([]byte, error) {
 		return nil, err
 	}
 	defer file.Close()
-	if f.size, err = file.Size(); err != nil {
+	size, err := file.Size()
+	if err != nil {
 		return nil, err
 	}
-	size := f.size
+	size = min(size, maxSegmentBytes)
 	if f.sealed() {
 		size = min(size, f.entry.length)
 	}

@@ -71,6 +71,9 @@ const (
 
 	flagRepaired = 1
 
+	// maxSegmentBytes bounds where records of a segment can end.
+	maxSegmentBytes = segment.MaxStart + maxBatchBytes
+
 	stateActive = 1
 	stateSealed = 2
 )
@@ -193,8 +196,7 @@ func decodeEntry(b []byte) (e entry, err error) {
 	field := func(i int) uint64 { return le.Uint64(b[9+8*i:]) }
 	e.length, e.capacity, e.salt = int64(field(0)), int64(field(1)), field(2)
 	e.tally = segment.Tally{Records: field(3), MinSeq: field(4), MaxSeq: field(5), Sum: field(6)}
-	const most = segment.MaxStart + maxBatchBytes
-	if e.length < segment.HeaderSize || e.length > most || e.capacity < 0 || e.capacity > most {
+	if e.length < segment.HeaderSize || e.length > maxSegmentBytes || e.capacity < 0 || e.capacity > maxSegmentBytes {
 		err = fmt.Errorf("manifest: length of %s out of bounds", e.id.FileName())
 	}
 	return e, err

@@ -337,3 +337,31 @@ func TestRepairForeign(t *testing.T) {
 	mustGet(t, db, "first", "value of the first segment")
 	mustGet(t, db, "second", "value of the second segment")
 }
+
+// TestRepairHuge promises that a file which pretends to be far larger than memory
+// is no more than damage.
+func TestRepairHuge(t *testing.T) {
+	dir := t.TempDir()
+	db := open(t, dir, nil)
+	mustPut(t, db, "key", "value")
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	manifests, _ := filepath.Glob(filepath.Join(dir, "MANIFEST-*"))
+	for _, name := range manifests {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	huge := filepath.Join(dir, segment.ID(0xff).FileName())
+	if err := errors.Join(os.WriteFile(huge, nil, 0o666), os.Truncate(huge, 1<<40)); err != nil {
+		t.Fatal(err)
+	}
+	if report, err := VerifyDir(context.Background(), dir, nil, nil); err != nil || report.Bytes > 2*maxSegmentBytes {
+		t.Errorf("%d bytes, %v", report.Bytes, err)
+	}
+	if _, err := Repair(context.Background(), dir, nil); err != nil {
+		t.Fatal(err)
+	}
+	mustGet(t, open(t, dir, nil), "key", "value")
+}
