@@ -35,14 +35,17 @@ func newIndexCheck(db *DB) *indexCheck {
 	}
 }
 
-// record compares one record, which was verified.
-func (c *indexCheck) record(f *finding, r *segment.Record) {
+// record compares one record, which was verified. It fails with ErrClosed once
+// the store is closed.
+func (c *indexCheck) record(f *finding, r *segment.Record) error {
 	if r.Seq > c.visible {
-		return
+		return nil
 	}
 	hit, err := c.db.lookup(r.Key)
 	path := filepath.Join(c.db.fs.Path(), f.name)
 	switch {
+	case errors.Is(err, ErrClosed):
+		return err
 	case err == nil && hit.Seq < r.Seq:
 		c.note(r.Key, path, r.Offset, "the index has an older version than this")
 	case err == nil:
@@ -56,6 +59,7 @@ func (c *indexCheck) record(f *finding, r *segment.Record) {
 	case c.puts[string(r.Key)].seq < r.Seq:
 		c.puts[string(r.Key)] = found{r.Seq, path, r.Offset}
 	}
+	return nil
 }
 
 func (c *indexCheck) note(key []byte, path string, off int64, reason string) {

@@ -35,7 +35,7 @@ type inspector struct {
 	gone    bool                            // a blob was missing
 	blobs   map[segment.BlobExtent][]Damage // those looked at
 	records uint64
-	each    func(f *finding, r *segment.Record) // told of every record that can be used; may be nil
+	each    func(f *finding, r *segment.Record) error // told of every record that can be used; may be nil
 }
 
 func newInspector(ctx context.Context, fsys vfs.FS, progress func(VerifyProgress)) *inspector {
@@ -243,7 +243,7 @@ func (in *inspector) piece(f *finding, p *segment.Piece, store segment.StoreID) 
 	case bad:
 		f.lose(r)
 	case in.each != nil && r.Kind.Indexed():
-		in.each(f, r)
+		return in.each(f, r)
 	}
 	return nil
 }

@@ -26,8 +26,9 @@ type VerifyReport struct {
 // all records with their values, also those overwritten since, the manifest,
 // the values in files of their own. It compares the index with what it finds,
 // as far as no writes come in between. It goes on behind damage, which is no
-// error: it returns an error if ctx ends or a file can't be opened. progress,
-// which may be nil, is called about once a MiB in the same goroutine.
+// error: it returns an error if ctx ends, the store is closed or a file can't be
+// opened. progress, which may be nil, is called about once a MiB in the same
+// goroutine.
 //
 // It takes memory for the largest segment, and some for each deleted key.
 func (db *DB) Verify(ctx context.Context, progress func(VerifyProgress)) (VerifyReport, error) {

@@ -167,6 +167,20 @@ func TestVerifyCancelled(t *testing.T) {
 	}
 }
 
+// TestVerifyClosed promises that a store which is closed meanwhile is not taken for
+// a damaged one.
+func TestVerifyClosed(t *testing.T) {
+	db := fillBlobs(t, simdisk.New())
+	report, err := db.Verify(context.Background(), func(p VerifyProgress) {
+		if strings.HasSuffix(p.File, ".seg") {
+			db.Close()
+		}
+	})
+	if !errors.Is(err, ErrClosed) || len(report.Damage) > 0 {
+		t.Errorf("%+v, %v", report, err)
+	}
+}
+
 // TestVerifyIndex promises that an index which differs from the files is found
 // out: it lacks a key or has an older version of it. Method: the index is told
 // of a deletion that was never written, or to point to an older record.
