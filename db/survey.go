@@ -1,6 +1,8 @@
 package db
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -147,8 +149,21 @@ func (x *image) decode(b []byte, path string) error {
 		case x.m == nil:
 			x.m = m
 		}
+		if err != nil {
+			continue
+		}
+		if pad := padding(b[from : from+half]); bytes.Count(pad, []byte{0}) < len(pad) {
+			at := int64(from + half - len(pad))
+			x.damage = append(x.damage, Damage{Err: &CorruptError{Path: path, Offset: at, Reason: "padding is not zero"}})
+		}
 	}
 	return nil
+}
+
+// padding is what lies behind an image that can be read.
+func padding(image []byte) []byte {
+	n := manifestPrefix + int64(binary.LittleEndian.Uint32(image[segment.HeaderSize:])) + 8
+	return image[min(n, int64(len(image))):]
 }
 
 // choose decides whose files these are and which manifest to go by.

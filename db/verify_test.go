@@ -167,6 +167,29 @@ func TestVerifyCancelled(t *testing.T) {
 	}
 }
 
+// TestVerifyManifest promises that no byte of the newest manifest changes unnoticed,
+// and that a repair makes it good.
+func TestVerifyManifest(t *testing.T) {
+	disk := simdisk.New()
+	if err := fillBlobs(t, disk).Close(); err != nil {
+		t.Fatal(err)
+	}
+	gen, _ := latestGeneration(disk.Names())
+	whole, _ := disk.ReadFile(segment.ManifestName(gen))
+	for i := 0; i < len(whole); i += 101 {
+		b := slices.Clone(whole)
+		b[i] ^= 1
+		disk.WriteFile(segment.ManifestName(gen), b)
+		report, err := VerifyDir(context.Background(), "", &Options{FS: disk}, nil)
+		if err != nil || len(report.Damage) != 1 {
+			t.Errorf("byte %d: %+v, %v", i, report.Damage, err)
+		}
+	}
+	if report := mustRepair(t, disk); report.ManifestLost || report.Copied > 0 {
+		t.Errorf("%+v", report)
+	}
+}
+
 // TestVerifyClosed promises that a store which is closed meanwhile is not taken for
 // a damaged one.
 func TestVerifyClosed(t *testing.T) {
