@@ -139,6 +139,8 @@ func (db *DB) openStray(m *manifest, id segment.ID) (*segment.Segment, error) {
 		return nil, nil
 	case segment.ID(h.File) != id:
 		return nil, nil // what the disk held there before
+	case h.Store != m.store && m.repaired:
+		return nil, nil // what that repair did not come to move
 	case h.Store != m.store:
 		return nil, &CorruptError{Path: path, Offset: 16, Reason: fmt.Sprintf("file of another store (%v)", h.Store)}
 	}
