@@ -67,7 +67,7 @@ const lostSeqs = 1 << 32
 // It takes the lock, and fails with ErrLocked if a writer has it, with ErrNewer
 // if any file is from a newer version, in both cases without having changed
 // anything. A repair that was cut off leaves the old state or the new one, and
-// can be run again.
+// can be run again; the next Open moves to the trash what it did not.
 func Repair(ctx context.Context, dir string, o *RepairOptions) (RepairReport, error) {
 	if o == nil {
 		o = &RepairOptions{}
