@@ -58,6 +58,7 @@ func (db *DB) recover() error {
 		return err
 	}
 	db.removeStrayBlobs(names)
+	db.finishRepair(m, names)
 	db.index.DropTombstones()
 	db.index.Publish(nil, db.writer.seq)
 	return nil
@@ -138,6 +139,8 @@ func (db *DB) openStray(m *manifest, id segment.ID) (*segment.Segment, error) {
 		return nil, nil
 	case segment.ID(h.File) != id:
 		return nil, nil // what the disk held there before
+	case h.Store != m.store && m.repaired:
+		return nil, nil // what that repair did not come to move
 	case h.Store != m.store:
 		return nil, &CorruptError{Path: path, Offset: 16, Reason: fmt.Sprintf("file of another store (%v)", h.Store)}
 	}
@@ -363,6 +366,9 @@ func (db *DB) noteSeq(seq uint64) { db.writer.seq = max(db.writer.seq, seq) }
 // removeStrays removes temporary files, segments that are not in the manifest,
 // and manifests before the last two. Nobody can need them, so a failure does not matter.
 func (db *DB) removeStrays(m *manifest, names []string) {
+	if m.repaired {
+		return // that is for finishRepair
+	}
 	for _, name := range names {
 		id, isSegment := segment.ParseFileName(name)
 		gen, isManifest := segment.ParseManifestName(name)
@@ -379,6 +385,9 @@ func (db *DB) removeStrays(m *manifest, names []string) {
 // removeStrayBlobs does the same for blobs that no record names, once all
 // records are known.
 func (db *DB) removeStrayBlobs(names []string) {
+	if db.manifests.get().repaired {
+		return
+	}
 	for _, name := range names {
 		if db.blobs.stray(name) {
 			db.fs.Remove(name)
