@@ -269,6 +269,13 @@ var sabotages = []sabotage{
 		new:  "	db.removeStrays(m, names)\n	if err := db.loadSealed(m); err != nil {\n",
 		test: "TestDamageBits|TestBadRandom",
 	}, {
+		name: "the originals of a repair that was cut off are removed",
+		file: "db/recover.go",
+		old:  "	if m.repaired {\n",
+		new:  "	if false {\n",
+		test: "TestRepairCutOffThenOpen",
+		pkg:  "db",
+	}, {
 		name: "a full disk has no name",
 		file: "db/errors.go",
 		old:  "		return fmt.Errorf(\"%w: %w\", ErrNoSpace, err)\n",
