@@ -202,6 +202,9 @@ func decodeEntry(b []byte) (e entry, err error) {
 	if e.length < segment.HeaderSize || e.length > maxSegmentBytes || e.capacity < 0 || e.capacity > maxSegmentBytes {
 		err = fmt.Errorf("manifest: length of %s out of bounds", e.id.FileName())
 	}
+	if e.active && e.capacity < e.length {
+		err = fmt.Errorf("manifest: %s is longer than it may get", e.id.FileName())
+	}
 	return e, err
 }
 
