@@ -32,6 +32,7 @@ type commit struct {
 	wake       chan bool // true: lead; false: done
 
 	// Set by the leader, read once woken.
+	refused   bool // its conditions don't hold, if all before it in the group succeeds
 	written   bool // records may have reached the disk
 	published bool
 	err       error
@@ -168,6 +169,12 @@ func (db *DB) commitLocked(group []*commit) (fault, err error) {
 	}
 	if err != nil {
 		fail(group, err)
+		return nil, nil
+	}
+	for _, c := range group {
+		if c.refused {
+			c.err = ErrPrecondition
+		}
 	}
 	return nil, nil
 }
@@ -263,8 +270,7 @@ func (db *DB) judgeAll(group []*commit) (writing []*commit, fault error) {
 		if c.err != nil {
 			continue
 		}
-		if !db.holds(c.conditions, overlay) {
-			c.err = ErrPrecondition
+		if c.refused = !db.holds(c.conditions, overlay); c.refused {
 			continue
 		}
 		before := seq
@@ -346,7 +352,7 @@ func (db *DB) prepareGroup(group []*commit) (n int, err error) {
 		return 0, err
 	}
 	n, err = db.stageReserved(group)
-	if err != nil && db.writer.spare != nil && group[0].deletes() {
+	if err != nil && db.writer.spare != nil && !slices.ContainsFunc(group, (*commit).puts) {
 		if err := db.rotate(group[0].size); err != nil {
 			return 0, err
 		}

@@ -44,7 +44,8 @@
 //	<id>.blob                 one large value, see blobs.go
 //	<id>.hint                 spares Open the reading of a segment, see hint.go
 //	tmp-*                     leftovers, removed by Open
-//	trash/                    what Repair took out of the store, never read
+//	trash/                    what Repair took out of the store, never read. Open
+//	                          moves there what a repair that was cut off did not
 //
 // The manifest decides which segments exist. A segment is active, that is
 // being written by the present run, or sealed. No run appends to a file of an

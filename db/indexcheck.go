@@ -37,14 +37,17 @@ func newIndexCheck(db *DB) *indexCheck {
 	}
 }
 
-// record compares one record, which was verified.
-func (c *indexCheck) record(f *finding, r *segment.Record) {
+// record compares one record, which was verified. It fails with ErrClosed once
+// the store is closed.
+func (c *indexCheck) record(f *finding, r *segment.Record) error {
 	if r.Seq > c.visible {
-		return
+		return nil
 	}
 	hit, err := c.find(r.Key)
 	path := filepath.Join(c.db.fs.Path(), f.name)
 	switch {
+	case errors.Is(err, ErrClosed):
+		return err
 	case err == nil && hit.Seq < r.Seq:
 		c.note(r.Key, path, r.Offset, "the index has an older version than this")
 	case err == nil:
@@ -58,6 +61,7 @@ func (c *indexCheck) record(f *finding, r *segment.Record) {
 	case c.puts[string(r.Key)].seq < r.Seq:
 		c.puts[string(r.Key)] = found{r.Seq, path, r.Offset}
 	}
+	return nil
 }
 
 // find is DB.lookup, guarded.
@@ -70,11 +74,12 @@ func (c *indexCheck) note(key []byte, path string, off int64, reason string) {
 	c.damage = append(c.damage, Damage{&CorruptError{Path: path, Offset: off, Reason: reason}, 0, append([]byte(nil), key...)})
 }
 
-// finish judges what depends on having seen everything, unless writes have come
-// in between. whole says that no file is damaged.
-func (c *indexCheck) finish(whole bool) []Damage {
+// finish judges what depends on having seen everything once, unless writes have
+// come in between or segments were replaced. whole says that no file is damaged.
+func (c *indexCheck) finish(in *inspector, whole bool) []Damage {
 	keys := c.db.index.Len()
-	if c.db.index.Visible() != c.visible {
+	steady := in.rounds == 1 && in.read == c.generation && c.db.currentManifest().generation == c.generation
+	if !steady || c.db.index.Visible() != c.visible {
 		return c.damage
 	}
 	for key, put := range c.puts {
@@ -82,7 +87,7 @@ func (c *indexCheck) finish(whole bool) []Damage {
 			c.note([]byte(key), put.path, put.off, "the index does not have this record")
 		}
 	}
-	if whole && len(c.damage) == 0 && c.live != keys && c.db.currentManifest().generation == c.generation {
+	if whole && len(c.damage) == 0 && c.live != keys {
 		c.damage = append(c.damage, Damage{Err: &CorruptError{
 			Path: c.db.fs.Path(), Reason: fmt.Sprintf("the index has %d keys, the files have %d", keys, c.live),
 		}})

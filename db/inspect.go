@@ -29,11 +29,13 @@ type inspector struct {
 	at       VerifyProgress
 
 	buf     []byte
+	rounds  int    // how often it had to look at the manifest
+	read    uint64 // generation of the manifest it went by at last
 	files   int
 	gone    bool                            // a blob was missing
 	blobs   map[segment.BlobExtent][]Damage // those looked at
 	records uint64
-	each    func(f *finding, r *segment.Record) // told of every record that can be used; may be nil
+	each    func(f *finding, r *segment.Record) error // told of every record that can be used; may be nil
 }
 
 func newInspector(ctx context.Context, fsys vfs.FS, progress func(VerifyProgress)) *inspector {
@@ -49,7 +51,6 @@ type finding struct {
 	salt    uint64
 	missing bool
 	foreign bool // the file is another one, nothing in it is to be believed
-	size    int64
 
 	proven int64 // what is below was durable and must be whole
 	end    int64 // from proven to here there are complete batches
@@ -175,10 +176,10 @@ func (in *inspector) bound(f *finding, data []byte) ([]byte, error) {
 }
 
 // newestOwn is the highest number of a record that was put there and not copied.
-// The last batch need not be complete.
+// The last batch need not be complete, nor values whole: Open looks at headers.
 func newestOwn(data []byte, salt uint64) (seq uint64) {
 	for p := range segment.Scan(data, segment.HeaderSize, salt) {
-		if p.Err != nil {
+		if !p.Named {
 			break
 		}
 		if p.Record.Kind != segment.KindWatermark && p.Record.Flags&segment.FlagCopied == 0 {
@@ -242,7 +243,7 @@ func (in *inspector) piece(f *finding, p *segment.Piece, store segment.StoreID) 
 	case bad:
 		f.lose(r)
 	case in.each != nil && r.Kind.Indexed():
-		in.each(f, r)
+		return in.each(f, r)
 	}
 	return nil
 }
@@ -308,7 +309,7 @@ const (
 	readPage  = 4 << 10
 )
 
-// load reads the whole file of a segment. What the disk can't read is damage
+// load reads all of a segment file that can hold records. What the disk can't read is damage
 // and reads as zeros. The bytes are good until the next load.
 func (in *inspector) load(f *finding) ([]byte, error) {
 	file, err := in.fs.Open(f.name)
@@ -316,10 +317,11 @@ func (in *inspector) load(f *finding) ([]byte, error) {
 		return nil, err
 	}
 	defer file.Close()
-	if f.size, err = file.Size(); err != nil {
+	size, err := file.Size()
+	if err != nil {
 		return nil, err
 	}
-	size := f.size
+	size = min(size, maxSegmentBytes)
 	if f.sealed() {
 		size = min(size, f.entry.length)
 	}

@@ -26,6 +26,7 @@ type manifest struct {
 	nextID     segment.ID // no file has this number or a higher one
 	nextSeq    uint64     // no record outside the active segment has this number or a higher one
 	expiryMark int64      // unix milliseconds; expiry never looks back behind it
+	repaired   bool       // files it does not name may still have to go to the trash
 	segments   []entry
 }
 
@@ -66,7 +67,7 @@ func (m *manifest) drop(ids ...segment.ID) {
 // length of the file, so that a damaged sector takes away one of them only:
 //
 //	file header, 64 bytes
-//	u32 length of the body, u32 zero
+//	u32 length of the body, u32 flags: 1 repaired
 //	body: u64 next id  u64 next seq  i64 expiry mark  u32 segments
 //	      per segment u16 length of the entry, entry:
 //	      u64 id  u8 state  u64 length  u64 capacity  u64 salt
@@ -79,6 +80,11 @@ const (
 	manifestFixed  = 28
 	entrySize      = 65
 
+	flagRepaired = 1
+
+	// maxSegmentBytes bounds where records of a segment can end.
+	maxSegmentBytes = segment.MaxStart + maxBatchBytes
+
 	stateActive = 1
 	stateSealed = 2
 )
@@ -89,7 +95,7 @@ func (m *manifest) encode() []byte {
 		Magic: segment.MagicManifest, Store: m.store, File: m.generation, Epoch: m.epoch,
 	})
 	b = le.AppendUint32(b, uint32(manifestFixed+len(m.segments)*(2+entrySize)))
-	b = le.AppendUint32(b, 0)
+	b = le.AppendUint32(b, m.flags())
 	b = le.AppendUint64(b, uint64(m.nextID))
 	b = le.AppendUint64(b, m.nextSeq)
 	b = le.AppendUint64(b, uint64(m.expiryMark))
@@ -100,6 +106,13 @@ func (m *manifest) encode() []byte {
 	b = le.AppendUint64(b, xxhash.Sum64(b))
 	b = append(b, make([]byte, -len(b)&(manifestPage-1))...)
 	return append(b, b...)
+}
+
+func (m *manifest) flags() uint32 {
+	if m.repaired {
+		return flagRepaired
+	}
+	return 0
 }
 
 func (e *entry) append(b []byte) []byte {
@@ -152,6 +165,7 @@ func decodeImage(b []byte, generation uint64) (*manifest, error) {
 		return nil, errors.New("manifest checksum")
 	}
 	m := &manifest{store: h.Store, generation: generation, epoch: h.Epoch}
+	m.repaired = le.Uint32(b[segment.HeaderSize+4:])&flagRepaired != 0
 	return m, m.decodeBody(b[manifestPrefix : manifestPrefix+n])
 }
 
@@ -184,6 +198,9 @@ func (m *manifest) decodeBody(b []byte) error {
 		m.segments = append(m.segments, e)
 		b = b[n:]
 	}
+	if len(b) > 0 {
+		return fmt.Errorf("manifest has %d bytes behind its entries", len(b))
+	}
 	return nil
 }
 
@@ -193,9 +210,11 @@ func decodeEntry(b []byte) (e entry, err error) {
 	field := func(i int) uint64 { return le.Uint64(b[9+8*i:]) }
 	e.length, e.capacity, e.salt = int64(field(0)), int64(field(1)), field(2)
 	e.tally = segment.Tally{Records: field(3), MinSeq: field(4), MaxSeq: field(5), Sum: field(6)}
-	const most = segment.MaxStart + maxBatchBytes
-	if e.length < segment.HeaderSize || e.length > most || e.capacity < 0 || e.capacity > most {
+	if e.length < segment.HeaderSize || e.length > maxSegmentBytes || e.capacity < 0 || e.capacity > maxSegmentBytes {
 		err = fmt.Errorf("manifest: length of %s out of bounds", e.id.FileName())
+	}
+	if e.active && e.capacity < e.length {
+		err = fmt.Errorf("manifest: %s is longer than it may get", e.id.FileName())
 	}
 	return e, err
 }
@@ -294,8 +313,20 @@ func (o *manifestOwner) edit(change func(*manifest)) error {
 		return fmt.Errorf("manifest generation %d: %w", next.generation, err)
 	}
 	o.current = &next
-	o.removeBefore(next.generation - 1)
+	if !next.repaired {
+		o.removeBefore(next.generation - 1)
+	}
 	return nil
+}
+
+// endRepair says, with the next generation, that everything is in the trash
+// which a repair took out of the store.
+func (o *manifestOwner) endRepair() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	next := *o.current
+	next.repaired = false
+	o.current = &next
 }
 
 // commit writes a generation under a temporary name, syncs it and gives it its

@@ -13,7 +13,7 @@ func (r *repair) rebuild() error {
 	r.named, r.kept = make(map[segment.ID]bool), make(map[string]keptRecord)
 	r.next = manifest{
 		store: s.store, generation: s.top + 1, epoch: s.epoch + 1,
-		nextID: s.base.nextID, nextSeq: s.base.nextSeq, expiryMark: s.base.expiryMark,
+		nextID: s.base.nextID, nextSeq: s.base.nextSeq, expiryMark: s.base.expiryMark, repaired: true,
 	}
 	for _, name := range s.names {
 		if id, ok := parseID(name); ok {
@@ -117,6 +117,9 @@ func (r *repair) create(size int64) (*segment.Writer, error) {
 	id := r.next.nextID
 	r.next.nextID++
 	_, w, err := segment.Create(r.fs, id, r.next.store, r.next.epoch, size)
+	if err == nil {
+		r.outputs = append(r.outputs, id.FileName())
+	}
 	return w, err
 }
 

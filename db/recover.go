@@ -61,6 +61,7 @@ func (db *DB) recover() (err error) {
 		return err
 	}
 	db.removeStrayBlobs(names)
+	db.finishRepair(m, names)
 	db.index.DropTombstones()
 	db.index.Publish(nil, db.writer.seq)
 	return nil
@@ -141,6 +142,8 @@ func (db *DB) openStray(m *manifest, id segment.ID) (*segment.Segment, error) {
 		return nil, nil
 	case segment.ID(h.File) != id:
 		return nil, nil // what the disk held there before
+	case h.Store != m.store && m.repaired:
+		return nil, nil // what that repair did not come to move
 	case h.Store != m.store:
 		return nil, &CorruptError{Path: path, Offset: 16, Reason: fmt.Sprintf("file of another store (%v)", h.Store)}
 	}
@@ -379,13 +382,20 @@ func (db *DB) noteSeq(seq uint64) { db.writer.seq = max(db.writer.seq, seq) }
 // with their hints, and manifests before the last two. Nobody can need them, so a
 // failure does not matter.
 func (db *DB) removeStrays(m *manifest, names []string) {
+	if m.repaired {
+		return // that is for finishRepair
+	}
 	for _, name := range names {
 		id, ok := segment.ParseFileName(name)
 		if !ok {
 			id, ok = segment.ParseHintName(name)
 		}
 		gen, isManifest := segment.ParseManifestName(name)
-		if segment.IsTempName(name) || ok && m.entry(id) == nil || isManifest && gen+1 < m.generation {
+		if ok && m.entry(id) == nil {
+			db.fs.Trim(name) // at once: the collector still has it mapped
+			db.fs.Remove(name)
+		}
+		if segment.IsTempName(name) || isManifest && gen+1 < m.generation {
 			db.fs.Remove(name)
 		}
 	}
@@ -394,6 +404,9 @@ func (db *DB) removeStrays(m *manifest, names []string) {
 // removeStrayBlobs does the same for blobs that no record names, once all
 // records are known.
 func (db *DB) removeStrayBlobs(names []string) {
+	if db.manifests.get().repaired {
+		return
+	}
 	for _, name := range names {
 		if db.blobs.stray(name) {
 			db.fs.Remove(name)

@@ -3,6 +3,7 @@ package db
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -66,7 +67,7 @@ const lostSeqs = 1 << 32
 // It takes the lock, and fails with ErrLocked if a writer has it, with ErrNewer
 // if any file is from a newer version, in both cases without having changed
 // anything. A repair that was cut off leaves the old state or the new one, and
-// can be run again.
+// can be run again; the next Open moves to the trash what it did not.
 func Repair(ctx context.Context, dir string, o *RepairOptions) (RepairReport, error) {
 	if o == nil {
 		o = &RepairOptions{}
@@ -107,6 +108,8 @@ type repair struct {
 	losses map[string]*lostRecord // newest lost record of a key
 	where  map[string]*finding
 	kept   map[string]keptRecord // newest record that stays, of those keys
+
+	outputs []string // segments made by this run
 }
 
 type keptRecord struct {
@@ -131,6 +134,9 @@ func (r *repair) lock() (unlock func() error, err error) {
 //  2. copy what verifies out of damaged segments, and sync the copies
 //  3. make the manifest durable that names the copies instead
 //  4. only then move the replaced files to the trash
+//
+// The manifest says that a repair wrote it. Whoever opens a store with such a
+// manifest after a repair that was cut off does the last step, see finishRepair.
 func (r *repair) run() (err error) {
 	if r.survey, err = r.inspector.survey(); err != nil {
 		return err
@@ -145,17 +151,30 @@ func (r *repair) run() (err error) {
 	if len(r.report.Damage) == 0 {
 		return r.tidy()
 	}
-	if err := r.rebuild(); err != nil {
-		return err
+	err = r.rebuild()
+	if err == nil && !r.dry {
+		err = r.commit()
+	}
+	if err != nil {
+		return r.undo(err)
 	}
 	r.judgeLost()
 	r.report.Changed = true
-	if !r.dry {
-		if err := r.commit(); err != nil {
-			return err
-		}
-	}
 	return r.sweep()
+}
+
+// undo removes the copies of a repair that has failed with err, unless its
+// manifest is there and names them. Where there is no other manifest the next
+// repair would take them for segments.
+func (r *repair) undo(err error) error {
+	names, lerr := r.fs.List()
+	if lerr != nil || slices.Contains(names, segment.ManifestName(r.next.generation)) {
+		return errors.Join(err, lerr)
+	}
+	for _, name := range r.outputs {
+		err = errors.Join(err, r.fs.Remove(name))
+	}
+	return err
 }
 
 // refuse stops at directories in which there is nothing to go by.
@@ -198,18 +217,16 @@ func (e *entry) knownEnd() int64 {
 
 // tidy finishes a repair that was cut off before it had moved everything.
 func (r *repair) tidy() error {
-	leftover := func(f *finding) bool {
-		return slices.ContainsFunc(r.survey.older, func(m *manifest) bool { return m.entry(f.id) != nil })
-	}
-	if !slices.ContainsFunc(r.survey.strays, leftover) {
-		return nil
-	}
-	r.report.Changed = true
 	r.next = *r.survey.base
 	r.named = make(map[segment.ID]bool)
 	for _, f := range r.survey.findings {
 		r.name(f.refs)
 	}
+	useless := func(name string) bool { return r.uselessBlob(name) || r.uselessSegment(name) || r.oldManifest(name) }
+	if !r.next.repaired || !slices.ContainsFunc(r.survey.names, useless) {
+		return nil
+	}
+	r.report.Changed = true
 	return r.sweep()
 }
 
@@ -235,12 +252,14 @@ func (r *repair) judgeLost() {
 
 // commit makes the new manifest durable. From here on the store is repaired.
 func (r *repair) commit() error {
+	if err := r.fs.MakeTrash(); err != nil {
+		return err
+	}
 	owner := &manifestOwner{fs: r.fs, current: r.survey.base}
 	return owner.commit(&r.next)
 }
 
-// sweep moves to the trash what the manifest has no use for: blobs first and
-// manifests last, so that what is left tells that a sweep was cut off.
+// sweep moves to the trash what the manifest has no use for.
 func (r *repair) sweep() error {
 	for _, ours := range []func(name string) bool{r.uselessBlob, r.uselessSegment, r.oldManifest} {
 		for _, name := range r.survey.names {
@@ -283,4 +302,31 @@ func (r *repair) trash(name string) error {
 	}
 	r.report.Trashed = append(r.report.Trashed, path)
 	return nil
+}
+
+// finishRepair moves to the trash what a repair that was cut off left behind, of
+// the names there were when the store was opened. What can't be moved stays, and
+// the next Open tries again.
+func (db *DB) finishRepair(m *manifest, names []string) {
+	if !m.repaired {
+		return
+	}
+	for _, name := range names {
+		id, isSegment := segment.ParseFileName(name)
+		gen, isManifest := segment.ParseManifestName(name)
+		hinted, isHint := segment.ParseHintName(name)
+		var err error
+		switch {
+		case isSegment && m.entry(id) == nil, isManifest && gen < m.generation, db.blobs.stray(name):
+			_, err = db.fs.Trash(name)
+		case segment.IsTempName(name), isHint && m.entry(hinted) == nil:
+			db.fs.Remove(name)
+		}
+		if err != nil {
+			return
+		}
+	}
+	if db.fs.SyncDir() == nil {
+		db.manifests.endRepair()
+	}
 }

@@ -269,3 +269,99 @@ func lastFile(t *testing.T, dir, pattern string) string {
 	}
 	return list[len(list)-1]
 }
+
+// TestRepairDamagedProof promises that Open and repair agree on whether a manifest
+// was lost: the record that proves it has a damaged value.
+func TestRepairDamagedProof(t *testing.T) {
+	disk := twoSegments(t)
+	gen, _ := latestGeneration(disk.Names())
+	disk.Remove(segment.ManifestName(gen))
+	name := names(disk, ".seg")[1]
+	b, _ := disk.ReadFile(name)
+	b[strings.Index(string(b), "value of the second")] ^= 1
+	disk.WriteFile(name, b)
+	if _, err := Open("", blobOptions(disk)); err == nil {
+		t.Fatal("Open takes a store that has lost a manifest")
+	}
+	if report := mustRepair(t, disk); !report.ManifestLost || len(report.Damage) == 0 {
+		t.Errorf("%+v", report)
+	}
+	mustGet(t, open(t, "", blobOptions(disk)), "first", "value of the first segment")
+}
+
+// TestRepairRenamed promises that a segment is found by its header when it has got
+// a name that no segment has, with a manifest and without, also if a copy of it
+// lies there too.
+func TestRepairRenamed(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		disk := twoSegments(t)
+		if lost {
+			for _, name := range names(disk, "MANIFEST") {
+				disk.Remove(name)
+			}
+		}
+		name := names(disk, ".seg")[0]
+		b, _ := disk.ReadFile(name)
+		disk.Rename(name, segment.ID(0x77).FileName())
+		disk.WriteFile(segment.ID(0x78).FileName(), b)
+		report := mustRepair(t, disk)
+		if len(report.Lost)+len(report.Unknown) > 0 || len(report.Damage) == 0 || report.Copied > 2 {
+			t.Errorf("manifest lost %v: %+v", lost, report)
+		}
+		db := open(t, "", blobOptions(disk))
+		mustGet(t, db, "first", "value of the first segment")
+		mustGet(t, db, "second", "value of the second segment")
+	}
+}
+
+// TestRepairForeign promises that the newest manifest says whose store it is, and
+// not the number of files somebody else has left there.
+func TestRepairForeign(t *testing.T) {
+	disk, other := twoSegments(t), simdisk.New()
+	db := open(t, "", &Options{FS: other, SegmentSize: 4 << 10})
+	for i := range 20 {
+		mustPut(t, db, fmt.Sprint("other", i), strings.Repeat("x", 1000))
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names(other, ".seg")[2:] {
+		b, _ := other.ReadFile(name)
+		disk.WriteFile(name, b)
+	}
+	report := mustRepair(t, disk)
+	if len(report.Trashed) < 3 || len(report.Lost)+len(report.Unknown) > 0 {
+		t.Errorf("%+v", report)
+	}
+	db = open(t, "", blobOptions(disk))
+	mustGet(t, db, "first", "value of the first segment")
+	mustGet(t, db, "second", "value of the second segment")
+}
+
+// TestRepairHuge promises that a file which pretends to be far larger than memory
+// is no more than damage.
+func TestRepairHuge(t *testing.T) {
+	dir := t.TempDir()
+	db := open(t, dir, nil)
+	mustPut(t, db, "key", "value")
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	manifests, _ := filepath.Glob(filepath.Join(dir, "MANIFEST-*"))
+	for _, name := range manifests {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	huge := filepath.Join(dir, segment.ID(0xff).FileName())
+	if err := errors.Join(os.WriteFile(huge, nil, 0o666), os.Truncate(huge, 1<<40)); err != nil {
+		t.Fatal(err)
+	}
+	if report, err := VerifyDir(context.Background(), dir, nil, nil); err != nil || report.Bytes > 2*maxSegmentBytes {
+		t.Errorf("%d bytes, %v", report.Bytes, err)
+	}
+	if _, err := Repair(context.Background(), dir, nil); err != nil {
+		t.Fatal(err)
+	}
+	mustGet(t, open(t, dir, nil), "key", "value")
+}

@@ -60,25 +60,24 @@ func (db *DB) prepareNext(group []*commit) error {
 	for _, c := range group {
 		size += c.size
 	}
-	if db.writer.spare != nil || !db.writer.active.HalfFull(size) {
+	if !db.writer.active.HalfFull(size) {
 		return nil
 	}
-	w, err := db.makeSegment(db.opts.SegmentSize)
-	if err != nil {
-		return err
+	if db.writer.spare == nil {
+		w, err := db.makeSegment(db.opts.SegmentSize)
+		if err != nil {
+			return err
+		}
+		db.writer.spare = w
 	}
-	if err := w.Reserve(db.reserveSize()); err != nil {
-		db.retire(w.Segment().ID())
-		return err
-	}
-	db.writer.spare = w
-	return nil
+	return db.writer.spare.Reserve(db.reserveSize())
 }
 
 // dropSpare gives back the spare segment. If it stays behind it is nothing to
 // the next Open. The file of the next manifest is left for the last edit.
 func (db *DB) dropSpare() {
 	if db.writer.spare != nil {
+		db.writer.spare.Trim() // at once: who has it in his state keeps the file
 		db.retire(db.writer.spare.Segment().ID())
 		db.writer.spare = nil
 	}

@@ -148,3 +148,63 @@ func TestFullDiskConcurrently(t *testing.T) {
 		t.Errorf("%d keys", n)
 	}
 }
+
+// A conditional write is told that its condition does not hold only if that is
+// so: not because of puts in the same group that came to nothing.
+func TestConditionsOnFullDisk(t *testing.T) {
+	disk := simdisk.New()
+	db := open(t, "", &Options{FS: disk, SegmentSize: 4 << 10})
+	keys := fillHalf(t, db)
+	fullDisk(disk)
+	large := func(key string) *commit {
+		return &commit{ops: []op{newPut([]byte(key), make([]byte, 3800), nil)}}
+	}
+	first, second := large("more"), large("more")
+	second.conditions = []condition{{key: []byte("more")}}
+	overwrite, remove := large(keys[0]), &commit{ops: []op{newDelete([]byte(keys[0]))}}
+	remove.conditions = []condition{{[]byte(keys[0]), db.version([]byte(keys[0]), nil)}}
+	there := &commit{ops: []op{newDelete([]byte(keys[1]))}, conditions: []condition{{key: []byte(keys[1])}}}
+	group := []*commit{first, second, overwrite, remove, there}
+	for _, c := range group {
+		if err := db.prepare(c, SyncDefault); err != nil {
+			t.Fatal(err)
+		}
+	}
+	db.commitGroup(group)
+	for _, c := range []*commit{first, second, overwrite} {
+		if !errors.Is(c.err, ErrNoSpace) {
+			t.Errorf("put: %v", c.err)
+		}
+	}
+	if remove.err != nil {
+		t.Errorf("delete of the version that is there: %v", remove.err)
+	}
+	if !errors.Is(there.err, ErrPrecondition) {
+		t.Errorf("delete that requires the key to be absent: %v", there.err)
+	}
+}
+
+// Refused puts leave no files behind.
+func TestRefusedPutsMakeOneSpare(t *testing.T) {
+	disk := simdisk.New()
+	db := open(t, "", &Options{FS: disk, SegmentSize: 4 << 10})
+	mustPut(t, db, "key", "value")
+	active := db.writer.active.Segment().ID().FileName()
+	disk.Fail(func(op, name string, _ int) error {
+		if op == simdisk.OpReserve && name != active {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	created := 0
+	for i := range 100 {
+		before := disk.Count(simdisk.OpCreate)
+		if err := db.Put(fmt.Append(nil, i), make([]byte, 3000), nil); !errors.Is(err, ErrNoSpace) {
+			t.Fatalf("put: %v", err)
+		}
+		created += disk.Count(simdisk.OpCreate) - before
+	}
+	if created > 2 {
+		t.Errorf("%d files were made by 100 refused puts", created)
+	}
+}

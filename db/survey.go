@@ -1,8 +1,11 @@
 package db
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/crowfly/crowfly/segment"
 )
@@ -15,7 +18,6 @@ type survey struct {
 	base   *manifest // the newest that can be read; without any, one that lists nothing
 	top    uint64    // highest generation among the names
 	epoch  uint32    // highest of all headers
-	older  []*manifest
 	damage []Damage
 
 	// lost says that there was a newer manifest than base. Then segments that
@@ -147,41 +149,29 @@ func (x *image) decode(b []byte, path string) error {
 		case x.m == nil:
 			x.m = m
 		}
+		if err != nil {
+			continue
+		}
+		if pad := padding(b[from : from+half]); bytes.Count(pad, []byte{0}) < len(pad) {
+			at := int64(from + half - len(pad))
+			x.damage = append(x.damage, Damage{Err: &CorruptError{Path: path, Offset: at, Reason: "padding is not zero"}})
+		}
 	}
 	return nil
 }
 
-// choose decides whose files these are, the store that has most of the segments,
-// and which manifest to go by.
+// padding is what lies behind an image that can be read.
+func padding(image []byte) []byte {
+	n := manifestPrefix + int64(binary.LittleEndian.Uint32(image[segment.HeaderSize:])) + 8
+	return image[min(n, int64(len(image))):]
+}
+
+// choose decides whose files these are and which manifest to go by.
 func (s *survey) choose(manifests []image) {
-	count := make(map[segment.StoreID]int)
-	for _, h := range s.headers {
-		count[h.Store]++
-	}
-	for _, x := range manifests {
-		if x.m == nil {
-			continue
-		}
-		if len(s.headers) == 0 {
-			s.store = x.m.store // manifests come in order of age
-		}
-		for _, e := range x.m.segments {
-			if h, ok := s.headers[e.id]; ok && h.Salt == e.salt {
-				count[x.m.store]++
-			}
-		}
-	}
-	for store, n := range count {
-		if most := count[s.store]; n > most || n == most && n > 0 && store.String() < s.store.String() {
-			s.store = store
-		}
-	}
+	s.store = s.owner(manifests)
 	s.base = &manifest{store: s.store, nextID: 1, nextSeq: 1}
 	for _, x := range manifests {
 		if x.m != nil && x.m.store == s.store {
-			if s.base.generation > 0 {
-				s.older = append(s.older, s.base)
-			}
 			s.base = x.m
 		}
 	}
@@ -193,6 +183,45 @@ func (s *survey) choose(manifests []image) {
 	s.epoch = max(s.epoch, s.base.epoch)
 }
 
+// owner is the store of the newest manifest if most of the segments that one
+// names are there, as Open would have it, or else the one that has most of the
+// segments.
+func (s *survey) owner(manifests []image) (store segment.StoreID) {
+	count := make(map[segment.StoreID]int)
+	for _, h := range s.headers {
+		count[h.Store]++
+	}
+	for _, x := range manifests {
+		if x.m == nil {
+			continue
+		}
+		if len(s.headers) == 0 {
+			store = x.m.store // manifests come in order of age
+		}
+		present := s.present(x.m)
+		if x.gen == s.top && 2*present > len(x.m.segments) {
+			return x.m.store
+		}
+		count[x.m.store] += present
+	}
+	for other, n := range count {
+		if most := count[store]; n > most || n == most && n > 0 && other.String() < store.String() {
+			store = other
+		}
+	}
+	return store
+}
+
+// present counts the segments of a manifest that are there.
+func (s *survey) present(m *manifest) (n int) {
+	for _, e := range m.segments {
+		if h, ok := s.headers[e.id]; ok && h.Salt == e.salt {
+			n++
+		}
+	}
+	return n
+}
+
 // judgeManifests notes what is wrong with the newest manifest.
 func (in *inspector) judgeManifests(s *survey, manifests []image) {
 	s.lost = s.base.generation == 0 || s.base.generation != s.top
@@ -201,6 +230,10 @@ func (in *inspector) judgeManifests(s *survey, manifests []image) {
 			s.damage = append(s.damage, Damage{Err: &CorruptError{Path: in.fs.Path(), Reason: "there are segments but no manifest"}})
 		}
 		return
+	}
+	if !slices.ContainsFunc(manifests, func(x image) bool { return x.gen == s.top }) {
+		// Replaced by a newer one since the names were listed, or removed.
+		s.damage = append(s.damage, Damage{Err: &CorruptError{Path: in.path(segment.ManifestName(s.top)), Reason: "manifest has gone"}})
 	}
 	for _, x := range manifests {
 		if x.gen != s.top {
@@ -252,11 +285,11 @@ func (in *inspector) inspect(s *survey, alive bool, skip func(segment.ID) bool) 
 }
 
 // locate returns the name of the file of an entry: that of the segment, unless
-// it has come to lie under the name of another.
+// it has come to lie under another one.
 func (s *survey) locate(e *entry) string {
-	if h, ok := s.headers[e.id]; ok && h.Salt != e.salt {
-		for id, h := range s.headers {
-			if h.Store == s.store && h.Salt == e.salt && segment.ID(h.File) == e.id {
+	if h, ok := s.headers[e.id]; !ok || h.Salt != e.salt {
+		for _, id := range segmentFiles(s.names) {
+			if h := s.headers[id]; h.Store == s.store && h.Salt == e.salt && segment.ID(h.File) == e.id {
 				return id.FileName()
 			}
 		}
@@ -269,10 +302,13 @@ func (s *survey) locate(e *entry) string {
 // whose manifest is gone.
 func (in *inspector) stray(s *survey, id segment.ID) error {
 	h, whole := s.headers[id]
-	if whole && h.Store == s.store && segment.ID(h.File) != id {
-		return nil // what the disk held there before, or the file of another segment
-	}
 	f := &finding{id: id, name: id.FileName()}
+	if whole && h.Store == s.store && segment.ID(h.File) != id {
+		if !s.lost || s.known(h) {
+			return nil // what the disk held there before, or the file of another segment
+		}
+		f.id = segment.ID(h.File)
+	}
 	if err := in.segment(f, s.store); err != nil {
 		return err
 	}
@@ -293,6 +329,15 @@ func (in *inspector) stray(s *survey, id segment.ID) error {
 		}
 	}
 	return nil
+}
+
+// known reports whether a segment lies under its own name, or was found under
+// another one.
+func (s *survey) known(h segment.Header) bool {
+	id := segment.ID(h.File)
+	own, ok := s.headers[id]
+	return ok && own.Salt == h.Salt || s.base.entry(id) != nil ||
+		slices.ContainsFunc(s.findings, func(f *finding) bool { return f.id == id && f.salt == h.Salt })
 }
 
 // rediscover makes all strays count, since one proves that a manifest was lost.

@@ -22,12 +22,15 @@ type VerifyReport struct {
 	Damage  []Damage // empty if the store is whole
 }
 
-// Verify reads every byte of the store from its files and checks it: headers,
-// all records with their values, also those overwritten since, the manifest,
-// the values in files of their own. It compares the index with what it finds,
+// Verify reads from the files of the store all that anything depends on and
+// checks it: headers, all records with their values, also those overwritten
+// since, the newest manifest, the values in files of their own. It does not judge
+// what nobody reads: the padding of blobs, what lies behind the end of a segment,
+// and the manifest before the newest. It compares the index with what it finds,
 // as far as no writes come in between. It goes on behind damage, which is no
-// error: it returns an error if ctx ends or a file can't be opened. progress,
-// which may be nil, is called about once a MiB in the same goroutine.
+// error: it returns an error if ctx ends, the store is closed or a file can't be
+// opened. progress, which may be nil, is called about once a MiB in the same
+// goroutine.
 //
 // It takes memory for the largest segment, and some for each deleted key.
 func (db *DB) Verify(ctx context.Context, progress func(VerifyProgress)) (VerifyReport, error) {
@@ -44,7 +47,7 @@ func (db *DB) Verify(ctx context.Context, progress func(VerifyProgress)) (Verify
 	if err != nil {
 		return report, err
 	}
-	report.Damage = append(report.Damage, c.finish(len(report.Damage) == 0)...)
+	report.Damage = append(report.Damage, c.finish(in, len(report.Damage) == 0)...)
 	return report, nil
 }
 
@@ -87,6 +90,7 @@ func (in *inspector) verify() (report VerifyReport, err error) {
 		if err != nil {
 			return report, err
 		}
+		in.rounds, in.read = in.rounds+1, s.base.generation
 		damage, vanished := in.collect(s)
 		if vanished && in.superseded(s) {
 			in.gone = false

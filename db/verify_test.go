@@ -167,6 +167,43 @@ func TestVerifyCancelled(t *testing.T) {
 	}
 }
 
+// TestVerifyManifest promises that no byte of the newest manifest changes unnoticed,
+// and that a repair makes it good.
+func TestVerifyManifest(t *testing.T) {
+	disk := simdisk.New()
+	if err := fillBlobs(t, disk).Close(); err != nil {
+		t.Fatal(err)
+	}
+	gen, _ := latestGeneration(disk.Names())
+	whole, _ := disk.ReadFile(segment.ManifestName(gen))
+	for i := 0; i < len(whole); i += 101 {
+		b := slices.Clone(whole)
+		b[i] ^= 1
+		disk.WriteFile(segment.ManifestName(gen), b)
+		report, err := VerifyDir(context.Background(), "", &Options{FS: disk}, nil)
+		if err != nil || len(report.Damage) != 1 {
+			t.Errorf("byte %d: %+v, %v", i, report.Damage, err)
+		}
+	}
+	if report := mustRepair(t, disk); report.ManifestLost || report.Copied > 0 {
+		t.Errorf("%+v", report)
+	}
+}
+
+// TestVerifyClosed promises that a store which is closed meanwhile is not taken for
+// a damaged one.
+func TestVerifyClosed(t *testing.T) {
+	db := fillBlobs(t, simdisk.New())
+	report, err := db.Verify(context.Background(), func(p VerifyProgress) {
+		if strings.HasSuffix(p.File, ".seg") {
+			db.Close()
+		}
+	})
+	if !errors.Is(err, ErrClosed) || len(report.Damage) > 0 {
+		t.Errorf("%+v, %v", report, err)
+	}
+}
+
 // TestVerifyIndex promises that an index which differs from the files is found
 // out: it lacks a key or has an older version of it. Method: the index is told
 // of a deletion that was never written, or to point to an older record.
@@ -233,6 +270,68 @@ func TestVerifySuperseded(t *testing.T) {
 	}
 	if b, err := disk.ReadFile(first); err == nil || headers != 3 {
 		t.Errorf("the segment of %d bytes is still there after %d looks", len(b), headers)
+	}
+}
+
+// atManifest calls f in the middle of listing and reading: when a manifest is
+// opened for the nth time.
+func atManifest(disk *simdisk.Disk, nth int, f func()) {
+	opened := 0
+	disk.Fail(func(op, name string, n int) error {
+		if _, ok := segment.ParseManifestName(name); op == simdisk.OpOpen && ok {
+			if opened++; opened == nth {
+				f()
+			}
+		}
+		return nil
+	})
+}
+
+// TestVerifyManifestsGone promises that damage is found also if a writer replaces
+// every manifest between the listing of the directory and the reading of them.
+func TestVerifyManifestsGone(t *testing.T) {
+	disk := simdisk.New()
+	db := open(t, "", blobOptions(disk))
+	mustPut(t, db, "key", "value")
+	mustPut(t, db, "later", "proves that the other one was durable")
+	name := activeFile(t, disk)
+	b, _ := disk.ReadFile(name)
+	b[strings.Index(string(b), "value")] ^= 1
+	disk.WriteFile(name, b)
+	atManifest(disk, 1, func() {
+		for range 2 {
+			if err := db.editManifest(func(*manifest) {}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	report, err := VerifyDir(context.Background(), "", &Options{FS: disk}, nil)
+	if err != nil || len(report.Damage) != 1 || string(report.Damage[0].Key) != "key" {
+		t.Errorf("%+v, %v", report, err)
+	}
+}
+
+// TestVerifyCompacted promises that a follower's index is not held against files
+// that a compaction replaced after the follower had looked at them.
+func TestVerifyCompacted(t *testing.T) {
+	disk := simdisk.New()
+	db := open(t, "", blobOptions(disk))
+	mustPut(t, db, "key", "value")
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db = open(t, "", blobOptions(disk))
+	follower := open(t, "", &Options{FS: disk, ReadOnly: true})
+	// The first opening is that of Refresh.
+	atManifest(disk, 2, func() {
+		db.write.Lock()
+		defer db.write.Unlock()
+		if err := db.compact(db.manifests.get().segments); err != nil {
+			t.Error(err)
+		}
+	})
+	if report := mustVerify(t, follower); len(report.Damage) > 0 || report.Records != 1 {
+		t.Errorf("%+v", report)
 	}
 }
 

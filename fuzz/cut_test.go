@@ -103,8 +103,8 @@ func (h *crashHistory) cut(s *session, n int, path string, generation int) {
 	if h.skips(path) {
 		return
 	}
-	h.image(s.disk.Clone(), s.ref.fork(false), path+"-killed", generation)
-	if h.seen.note(sawKill); !s.disk.Pending() {
+	h.image(s.sim().Clone(), s.ref.fork(false), path+"-killed", generation)
+	if h.seen.note(sawKill); !s.sim().Pending() {
 		return // a power cut would take nothing away
 	}
 	seen := make([]uint64, 0, crashStates)
@@ -113,7 +113,7 @@ func (h *crashHistory) cut(s *session, n int, path string, generation int) {
 		if h.skips(path) {
 			continue
 		}
-		disk := s.disk.CrashIn(m, h.rand(path, 0))
+		disk := s.sim().CrashIn(m, h.rand(path, 0))
 		sum := disk.Sum()
 		if slices.Contains(seen, sum) {
 			continue

@@ -43,6 +43,12 @@
 //	beside_linux_test.go   followers beside a writer, killed ones too
 //	durable_linux_test.go  followers show what is synced and nothing else
 //
+// and with one process on a real directory:
+//
+//	realdisk_test.go          a directory whose file operations fail on demand
+//	realerrors_linux_test.go  errors_test.go there: no descriptor, mapping or
+//	                          goroutine is left
+//
 // blockdisk is a module of its own: power cuts under ext4, xfs and btrfs, which
 // also show that the simulated disk allows everything that happens there.
 //
@@ -56,7 +62,8 @@
 //	CROWFLY_SEED=n          start with this history
 //	CROWFLY_REPLAY=path     check this crash image of that history only
 //	CROWFLY_SABOTAGE=all    try every sabotage, not only the first
-//	CROWFLY_ERRORS=all      let every file operation fail in every way
+//	CROWFLY_ERRORS=all      let every file operation fail in every way, on the
+//	                        simulated disk and in the real directory
 //	CROWFLY_KILLS=n         kill n writers instead of the default, n/10 beside followers
 //	CROWFLY_DAMAGE=n        do one damage of n, instead of a smaller sample
 //	CROWFLY_FULL=1          do all damage instead of a sample: every bit, length and

@@ -66,11 +66,12 @@ var errorSettings = []db.Options{
 // errorRun is one pass of the workload with one fault.
 type errorRun struct {
 	*session
-	handles []*simdisk.Handles // of all disks it used
+	handles []*simdisk.Handles // of all simulated disks it used
+	left    int                // calls that the fault would still have let pass
 }
 
-func newErrorRun(opts db.Options, f fault) *errorRun {
-	s := newSession(simdisk.New(), opts, crashKeys, newReference())
+func newErrorRun(disk storage, opts db.Options, f fault) *errorRun {
+	s := newSession(disk, opts, crashKeys, newReference())
 	s.fault, s.lasting = f, true
 	return &errorRun{session: s}
 }
@@ -84,6 +85,18 @@ func (r *errorRun) run() (err error) {
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
+	if err := r.work(); err != nil {
+		return err
+	}
+	r.left, r.fault = r.fault.skip, fault{}
+	defer func() { dismiss(r.disk, r.store) }()
+	if err := r.session.run(nil, nil); err != nil {
+		return fmt.Errorf("without the fault: %w", err)
+	}
+	return nil
+}
+
+func (r *errorRun) work() error {
 	r.note()
 	if err := r.session.open(); err != nil {
 		return err
@@ -98,28 +111,24 @@ func (r *errorRun) run() (err error) {
 			return fmt.Errorf("operation %d, %v: %w", i, op, err)
 		}
 	}
-	if err := r.close(false); err != nil {
-		return err
-	}
-	r.fault = fault{}
-	defer func() { dismiss(r.disk, r.store) }()
-	if err := r.session.run(nil, nil); err != nil {
-		return fmt.Errorf("without the fault: %w", err)
-	}
-	return nil
+	return r.close(false)
 }
 
 // dismiss cuts the ties between a disk and a store that is not used any more:
 // hooks and timers, which would keep its files in use.
-func dismiss(disk *simdisk.Disk, store *db.DB) {
+func dismiss(disk storage, store *db.DB) {
 	disk.Fail(nil)
 	store.Close() // one that was killed lives on on the disk it had
 	disk.Advance(time.Second)
 }
 
-// note keeps the accounts of the present disk.
+// note keeps the accounts of the present disk, if it is a simulated one.
 func (r *errorRun) note() {
-	h := r.disk.Handles()
+	sim, ok := r.disk.(*simdisk.Disk)
+	if !ok {
+		return
+	}
+	h := sim.Handles()
 	if n := len(r.handles); n == 0 || r.handles[n-1] != h {
 		r.handles = append(r.handles, h)
 	}
@@ -233,7 +242,7 @@ func failEach(t *testing.T, opts db.Options, ways []fault) {
 		f := ways[rng.IntN(len(ways))]
 		f.skip = n
 		watchdog := time.AfterFunc(time.Minute, func() { panic(fmt.Sprintf("hangs: %v", f)) })
-		r := newErrorRun(opts, f)
+		r := newErrorRun(simdisk.New(), opts, f)
 		err := r.run()
 		watchdog.Stop()
 		if err != nil {

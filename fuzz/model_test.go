@@ -171,5 +171,5 @@ func (s *session) runChecked(ops []operation) (moments []moment, err error) {
 // changes counts what the store asked the disk to change. To sync a directory
 // is no change.
 func (s *session) changes() int64 {
-	return int64(s.disk.Ops()-s.disk.Count(simdisk.OpSyncDir)) - s.collected.count.Load()
+	return int64(s.sim().Ops()-s.sim().Count(simdisk.OpSyncDir)) - s.collected.count.Load()
 }

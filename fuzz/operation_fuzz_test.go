@@ -97,9 +97,9 @@ func (s *session) cutHere(n int, how byte) error {
 	}
 	power, disk := how&0x80 == 0, (*simdisk.Disk)(nil)
 	if power {
-		disk = s.disk.Crash(rand.New(rand.NewPCG(uint64(how), uint64(n))))
+		disk = s.sim().Crash(rand.New(rand.NewPCG(uint64(how), uint64(n))))
 	} else {
-		disk = s.disk.Clone()
+		disk = s.sim().Clone()
 	}
 	image := newSession(disk, s.opts, crashKeys, s.ref.fork(power))
 	defer image.leave()

@@ -425,7 +425,8 @@ func TestRepairHealthy(t *testing.T) {
 }
 
 // TestRepairCrash promises that a repair that is cut off, by a power cut or the
-// end of the process, can be run again and comes to the same end.
+// end of the process, can be run again and comes to the same end, and that nothing
+// of what it took out is deleted if the store is opened instead.
 func TestRepairCrash(t *testing.T) {
 	other := newVictim(t, true)
 	for kind, p := range patients(t) {
@@ -459,6 +460,11 @@ func (p *patient) cutOff(t *testing.T, c fileDamage) {
 	check(t, err)
 	for i, disk := range images {
 		done := newestManifest(disk) != newestManifest(damaged) // all but moving files
+		if done {
+			if err := openInstead(before, first.Trashed, disk.Clone()); err != nil {
+				t.Fatalf("image %d: %v", i, err)
+			}
+		}
 		report, err := db.Repair(context.Background(), "", &db.RepairOptions{FS: disk})
 		if err != nil {
 			t.Fatalf("image %d: %v", i, err)
@@ -473,4 +479,23 @@ func (p *patient) cutOff(t *testing.T, c fileDamage) {
 			t.Fatalf("image %d: %v", i, err)
 		}
 	}
+}
+
+// openInstead opens a store after a repair that was cut off and returns an error
+// if any file is gone that belongs in the trash.
+func openInstead(before map[string]string, trashed []string, disk *simdisk.Disk) error {
+	store, err := db.Open("", &db.Options{FS: disk})
+	if err != nil {
+		return err
+	}
+	if err := store.Close(); err != nil {
+		return err
+	}
+	replaced := make(map[string]string)
+	for _, path := range trashed {
+		if content, ok := before[filepath.Base(path)]; ok {
+			replaced[filepath.Base(path)] = content
+		}
+	}
+	return nothingDeleted(replaced, disk)
 }

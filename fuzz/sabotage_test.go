@@ -263,7 +263,7 @@ var sabotages = []sabotage{
 	}, {
 		name: "no spare segment",
 		file: "db/reserve.go",
-		old:  "	if db.writer.spare != nil || !db.writer.active.HalfFull(size) {\n",
+		old:  "	if !db.writer.active.HalfFull(size) {\n",
 		new:  "	if true {\n",
 		test: "TestDeletesOnFullDisk",
 		pkg:  "db",
@@ -292,6 +292,13 @@ var sabotages = []sabotage{
 		old:  "	if err := db.loadSealed(m); err != nil {\n",
 		new:  "	db.removeStrays(m, names)\n	if err := db.loadSealed(m); err != nil {\n",
 		test: "TestDamageBits|TestBadRandom",
+	}, {
+		name: "the originals of a repair that was cut off are removed",
+		file: "db/recover.go",
+		old:  "	if m.repaired {\n",
+		new:  "	if false {\n",
+		test: "TestRepairCutOffThenOpen",
+		pkg:  "db",
 	}, {
 		name: "a full disk has no name",
 		file: "db/errors.go",

@@ -9,14 +9,22 @@ import (
 
 	"github.com/crowfly/crowfly/db"
 	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/vfs"
 	"github.com/crowfly/crowfly/segment/vfs/simdisk"
 )
+
+// storage is what a store lies on: a simulated disk, or a real directory.
+type storage interface {
+	vfs.FS
+	Fail(func(op, name string, n int) error) // as in simdisk
+	Advance(time.Duration)
+}
 
 // session is a store that is driven by a history, next to the reference that
 // knows what it has to contain. Every method that returns an error returns a
 // difference between the two.
 type session struct {
-	disk *simdisk.Disk
+	disk storage
 	opts db.Options
 	keys int                    // use so many of keys
 	hook func(n int, op string) // for all disks the store comes to lie on
@@ -39,7 +47,7 @@ type session struct {
 	faults
 }
 
-func newSession(disk *simdisk.Disk, opts db.Options, keys int, ref *reference) *session {
+func newSession(disk storage, opts db.Options, keys int, ref *reference) *session {
 	s := &session{opts: opts, keys: keys, ref: ref, versions: make(map[uint16]db.Version)}
 	s.collected = new(collected)
 	s.use(disk)
@@ -47,22 +55,27 @@ func newSession(disk *simdisk.Disk, opts db.Options, keys int, ref *reference) *
 }
 
 // use goes on with another disk.
-func (s *session) use(disk *simdisk.Disk) {
+func (s *session) use(disk storage) {
 	if s.disk != nil {
 		s.leave()
 	}
 	s.disk = disk
 	if s.hook != nil {
-		disk.OnOp(s.watchDisk)
+		s.sim().OnOp(s.watchDisk)
 	}
 	disk.Fail(s.inject)
 }
+
+// sim is the disk of a session that lies on a simulated one.
+func (s *session) sim() *simdisk.Disk { return s.disk.(*simdisk.Disk) }
 
 // leave gives up a store, whatever state it is in. It must have no timers and
 // its disk no hooks any more: what removes large values holds on to the disk,
 // and through them it would hold on to the values.
 func (s *session) leave() {
-	s.disk.OnOp(nil)
+	if s.hook != nil {
+		s.sim().OnOp(nil)
+	}
 	s.disk.Fail(nil)
 	if s.store != nil {
 		s.store.Close()
@@ -253,11 +266,24 @@ func (s *session) kill(op operation) error {
 	if err := s.calmly(s.closeReaders); err != nil {
 		return err
 	}
-	s.use(s.disk.Clone())
+	next, err := clone(s.disk)
+	if err != nil {
+		return err
+	}
+	s.use(next)
 	s.ref.stopped()
-	if op.dropCaches && s.fired != nil {
-		s.disk.DropCaches()
+	if sim, ok := next.(*simdisk.Disk); ok && op.dropCaches && s.fired != nil {
+		sim.DropCaches()
 		s.ref.mayFind = s.ref.mayLeave
 	}
 	return s.open()
+}
+
+// clone returns what the next process finds if this one is killed now. Of a real
+// directory nothing is lost but what the store still has in memory.
+func clone(disk storage) (storage, error) {
+	if sim, ok := disk.(*simdisk.Disk); ok {
+		return sim.Clone(), nil
+	}
+	return disk.(*realDisk).copy()
 }

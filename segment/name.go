@@ -74,6 +74,10 @@ func IsTempName(name string) bool {
 	return ok && (isManifest || isBlob || isHint)
 }
 
+// maxNumber bounds the numbers in names. A store never gets near it, and a file
+// with a higher one, which somebody else has made, must not use them up.
+const maxNumber = 1 << 62
+
 // parseHex takes exactly the 16 lower-case digits that names are written with,
 // so that one file never goes by two names.
 func parseHex(s string) (uint64, bool) {
@@ -81,5 +85,5 @@ func parseHex(s string) (uint64, bool) {
 		return 0, false
 	}
 	n, err := strconv.ParseUint(s, 16, 64)
-	return n, err == nil
+	return n, err == nil && n < maxNumber
 }

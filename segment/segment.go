@@ -64,6 +64,9 @@ func Open(fsys vfs.FS, id ID, store StoreID, length, capacity int64) (*Segment, 
 		file.Close()
 		return nil, err
 	}
+	if capacity > 0 {
+		capacity = max(capacity, size) // as recovery sees it
+	}
 	m, err := file.Map(max(capacity, length))
 	if err != nil {
 		file.Close()

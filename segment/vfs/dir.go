@@ -163,6 +163,23 @@ func (d *Dir) Trim(name string) error {
 	return errors.Join(f.Trim(), f.Close())
 }
 
+// MakeTrash implements [FS]. A link would lead out of the directory.
+func (d *Dir) MakeTrash() error {
+	dir := filepath.Join(d.path, TrashDir)
+	err := os.Mkdir(dir, 0o755)
+	if err == nil {
+		return d.SyncDir()
+	}
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	info, err := os.Lstat(dir)
+	if err == nil && !info.IsDir() {
+		err = &os.PathError{Op: "trash", Path: dir, Err: syscall.ENOTDIR}
+	}
+	return err
+}
+
 // Trash implements [FS]. The file is in the trash durably before SyncDir makes
 // its old name go, so that no crash leaves it in neither place.
 func (d *Dir) Trash(name string) (string, error) {
@@ -170,14 +187,10 @@ func (d *Dir) Trash(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(d.path, TrashDir)
-	err = os.Mkdir(dir, 0o755)
-	if err == nil {
-		err = d.SyncDir()
-	}
-	if err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := d.MakeTrash(); err != nil {
 		return "", err
 	}
+	dir := filepath.Join(d.path, TrashDir)
 	to := name
 	for i := 1; ; i++ {
 		err := renameExclusive(from, filepath.Join(dir, to))

@@ -77,10 +77,10 @@ func lockDir(path string, exclusive bool) (*os.File, error) {
 		return d, nil
 	}
 	d.Close()
-	if err == ErrLocked {
-		return nil, err
+	if cantLock(err) {
+		return nil, nil
 	}
-	return nil, nil
+	return nil, err
 }
 
 // sameFile makes sure that the locked file is still the one under its name:

@@ -11,3 +11,5 @@ import (
 func setLock(*os.File, bool) error { return errors.ErrUnsupported }
 
 func clearLock(*os.File) error { return errors.ErrUnsupported }
+
+func cantLock(error) bool { return true }

@@ -25,6 +25,11 @@ func setLock(f *os.File, exclusive bool) error {
 	return err
 }
 
+// cantLock reports whether a file system has no locks for a kind of file.
+func cantLock(err error) bool {
+	return err == unix.EBADF || err == unix.EINVAL || err == unix.ENOTSUP || err == unix.ENOSYS
+}
+
 func clearLock(f *os.File) error { return flock(f, unix.LOCK_UN) }
 
 func flock(f *os.File, how int) error {

@@ -27,3 +27,6 @@ func clearLock(f *os.File) error {
 	runtime.KeepAlive(f)
 	return err
 }
+
+// cantLock: Windows locks no directories.
+func cantLock(err error) bool { return err != ErrLocked }

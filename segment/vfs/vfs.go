@@ -59,6 +59,10 @@ type FS interface {
 	// Trim is File.Trim for a file that nobody writes to any more.
 	Trim(name string) error
 
+	// MakeTrash makes the directory TrashDir below this one unless it is
+	// there, and durable. It fails if something else has that name.
+	MakeTrash() error
+
 	// Trash moves a file out of the way, into a directory TrashDir below this
 	// one, where it keeps its name or gets a number behind it. It returns the
 	// new path, relative to the directory. Durable after SyncDir.

@@ -34,17 +34,18 @@ import (
 // Operations as [Disk.Count], [Disk.OnOp] and [Disk.Fail] name them. The first
 // group changes the disk.
 const (
-	OpCreate   = "Create"
-	OpWriteVec = "WriteVec"
-	OpDatasync = "Datasync"
-	OpSync     = "Sync"
-	OpReserve  = "Reserve"
-	OpTrim     = "Trim"
-	OpRename   = "Rename"
-	OpRemove   = "Remove"
-	OpTrash    = "Trash"
-	OpSyncDir  = "SyncDir"
-	OpLock     = "Lock" // changes the disk only if it creates the file
+	OpCreate    = "Create"
+	OpWriteVec  = "WriteVec"
+	OpDatasync  = "Datasync"
+	OpSync      = "Sync"
+	OpReserve   = "Reserve"
+	OpTrim      = "Trim"
+	OpRename    = "Rename"
+	OpRemove    = "Remove"
+	OpTrash     = "Trash"
+	OpMakeTrash = "MakeTrash"
+	OpSyncDir   = "SyncDir"
+	OpLock      = "Lock" // changes the disk only if it creates the file
 
 	OpOpen   = "Open"
 	OpReadAt = "ReadAt"
@@ -157,6 +158,13 @@ func (d *Disk) Remove(name string) error {
 	d.change(change{kind: removed, name: name, ino: ino})
 	d.free(ino)
 	return nil
+}
+
+// MakeTrash implements [vfs.FS].
+func (d *Disk) MakeTrash() error {
+	n, err := d.begin(OpMakeTrash, vfs.TrashDir)
+	defer d.end(n, OpMakeTrash)
+	return err
 }
 
 // Trash implements [vfs.FS]. A file in the trash is one whose name has a slash
