@@ -59,24 +59,19 @@ type faults struct {
 	fired      []error // what has failed since the store was opened
 	syncFailed bool    // a datasync of records has, in the present operation of the history
 	poisoned   bool    // so no write may succeed any more
-	created    map[string]bool
 
 	collected *collected
 }
 
 // restart begins anew with another process. The fault stays.
 func (f *faults) restart() {
-	*f = faults{fault: f.fault, lasting: f.lasting, hits: f.hits, created: make(map[string]bool), collected: f.collected}
+	*f = faults{fault: f.fault, lasting: f.lasting, hits: f.hits, collected: f.collected}
 }
 
 // inject is for [simdisk.Disk.Fail].
 func (f *faults) inject(op, name string, n int) error {
 	if op == simdisk.OpRemove && f.collected.note(name, n) {
 		return nil
-	}
-	records := f.created[name] // the first datasync of a file is for its header
-	if op == simdisk.OpDatasync {
-		f.created[name] = true
 	}
 	if op != f.fault.op || f.fault.times == 0 {
 		return nil
@@ -94,7 +89,7 @@ func (f *faults) inject(op, name string, n int) error {
 		err = io.ErrShortWrite
 	}
 	f.fired = append(f.fired, err)
-	f.syncFailed = f.syncFailed || op == simdisk.OpDatasync && records
+	f.syncFailed = f.syncFailed || op == simdisk.OpDatasync && calledBy(".syncActive")
 	return f.fault.err
 }
 
@@ -108,7 +103,7 @@ type collected struct {
 
 // note reports whether a removal is one of those.
 func (c *collected) note(name string, n int) bool {
-	if _, blob := segment.ParseBlobName(name); !blob || !byCollector() {
+	if _, blob := segment.ParseBlobName(name); !blob || !calledBy("/db.release") {
 		return false
 	}
 	c.operations.Store(n, true)
@@ -121,13 +116,15 @@ func (c *collected) has(n int) bool {
 	return ok
 }
 
-// byCollector reports whether the caller runs on behalf of the collector.
-func byCollector() bool {
+// calledBy reports whether the caller runs on behalf of a function: the file of
+// records is synced in one place, and that of a blob removed by the collector in
+// another.
+func calledBy(function string) bool {
 	var pcs [32]uintptr
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
 	for {
 		frame, more := frames.Next()
-		if strings.HasSuffix(frame.Function, "/db.release") {
+		if strings.HasSuffix(frame.Function, function) {
 			return true
 		}
 		if !more {
