@@ -326,8 +326,8 @@ func (db *DB) makeRoom(group []*commit) error {
 			return err
 		}
 	}
-	if first {
-		db.fold()
+	if first && db.writer.active.Reserve(db.reserveSize()) == nil {
+		db.fold() // with the room that is left
 	}
 	if err := db.writable(); err != nil { // the fold may have found out that the disk is not to be trusted
 		return err

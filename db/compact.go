@@ -39,6 +39,7 @@ func (db *DB) compact(inputs []entry) error {
 	}
 	err := c.run()
 	if err != nil && c.out != nil {
+		c.out.Trim()
 		db.discard(c.out.Segment()) // the inputs stay as they are
 	}
 	return err
