@@ -302,7 +302,8 @@ func TestInterruptPut(t *testing.T) {
 
 func waitForFile(t *testing.T, pattern string) {
 	t.Helper()
-	for range 1000 {
+	const attempts = 6000 // a minute: under the race detector mapping a large value is reading it
+	for range attempts {
 		if found, _ := filepath.Glob(pattern); len(found) > 0 {
 			return
 		}
