@@ -66,9 +66,11 @@ func TestLockProbePatience(t *testing.T) {
 	d := tempDir(t)
 	f := create(t, d, "LOCK", "").OS()
 	check(t, setLock(f, false))
-	time.AfterFunc(3*lockPatience, func() { clearLock(f) })
+	released := make(chan error)
+	time.AfterFunc(3*lockPatience, func() { released <- clearLock(f) })
 	unlock, err := d.Lock("LOCK")
 	check(t, err)
+	check(t, <-released)
 	check(t, unlock())
 }
 
