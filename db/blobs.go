@@ -49,9 +49,9 @@ func (b *blobs) hold(seg *segment.Segment, r *segment.Record, store segment.Stor
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, x := range list {
-		blob := b.known[x.Blob].Value()
-		if blob != nil && blob.Extent() != x {
-			return otherExtent(seg, r, x, blob.Extent())
+		blob, err := b.agreed(seg, r, x)
+		if err != nil {
+			return err
 		}
 		if blob == nil {
 			blob = segment.NewBlob(x, store, b.cache)
@@ -67,10 +67,18 @@ func (b *blobs) hold(seg *segment.Segment, r *segment.Record, store segment.Stor
 func (b *blobs) check(seg *segment.Segment, r *segment.Record, x segment.BlobExtent) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if blob := b.known[x.Blob].Value(); blob != nil && blob.Extent() != x {
-		return otherExtent(seg, r, x, blob.Extent())
+	_, err := b.agreed(seg, r, x)
+	return err
+}
+
+// agreed returns the blob of an extent, nil if it is not known yet. It fails if
+// another record says something else of it. The caller holds mu.
+func (b *blobs) agreed(seg *segment.Segment, r *segment.Record, x segment.BlobExtent) (*segment.Blob, error) {
+	blob := b.known[x.Blob].Value()
+	if blob != nil && blob.Extent() != x {
+		return nil, otherExtent(seg, r, x, blob.Extent())
 	}
-	return nil
+	return blob, nil
 }
 
 func otherExtent(seg *segment.Segment, r *segment.Record, x, other segment.BlobExtent) error {
