@@ -60,9 +60,9 @@ func (b *blobs) hold(seg *segment.Segment, r *segment.Record, store segment.Stor
 func (b *blobs) holdExtent(seg *segment.Segment, off int64, x segment.BlobExtent, store segment.StoreID) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	blob := b.known[x.Blob].Value()
-	if blob != nil && blob.Extent() != x {
-		return otherExtent(seg, off, x, blob.Extent())
+	blob, err := b.agreed(seg, off, x)
+	if err != nil {
+		return err
 	}
 	if blob == nil {
 		blob = segment.NewBlob(x, store, b.cache)
@@ -77,10 +77,19 @@ func (b *blobs) holdExtent(seg *segment.Segment, off int64, x segment.BlobExtent
 func (b *blobs) check(seg *segment.Segment, r *segment.Record, x segment.BlobExtent) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if blob := b.known[x.Blob].Value(); blob != nil && blob.Extent() != x {
-		return otherExtent(seg, r.Offset, x, blob.Extent())
+	_, err := b.agreed(seg, r.Offset, x)
+	return err
+}
+
+// agreed returns the blob of an extent, nil if it is not known yet. It fails if
+// another record than the one at off says something else of it. The caller
+// holds mu.
+func (b *blobs) agreed(seg *segment.Segment, off int64, x segment.BlobExtent) (*segment.Blob, error) {
+	blob := b.known[x.Blob].Value()
+	if blob != nil && blob.Extent() != x {
+		return nil, otherExtent(seg, off, x, blob.Extent())
 	}
-	return nil
+	return blob, nil
 }
 
 func otherExtent(seg *segment.Segment, off int64, x, other segment.BlobExtent) error {

@@ -314,6 +314,7 @@ func (c *compaction) repoint() {
 // discard takes the outputs back, unless the manifest may name them.
 func (c *compaction) discard() {
 	for _, w := range c.outputs {
+		w.Trim() // at once: who has it in his state keeps the file
 		c.db.discard(w.Segment())
 	}
 	c.outputs = nil

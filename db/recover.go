@@ -136,6 +136,8 @@ func (db *DB) openStray(m *manifest, id segment.ID) (*segment.Segment, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	case isNotExist(err):
 		return nil, nil // its writer has just removed it
+	case isPathError(err) && m.repaired:
+		return nil, nil // what a repair replaced goes to the trash unread
 	case isPathError(err):
 		return nil, err // what can't be read may be the proof
 	case err != nil:

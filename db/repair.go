@@ -311,6 +311,7 @@ func (db *DB) finishRepair(m *manifest, names []string) {
 	if !m.repaired {
 		return
 	}
+	stays := false
 	for _, name := range names {
 		id, isSegment := segment.ParseFileName(name)
 		gen, isManifest := segment.ParseManifestName(name)
@@ -322,11 +323,9 @@ func (db *DB) finishRepair(m *manifest, names []string) {
 		case segment.IsTempName(name), isHint && m.entry(hinted) == nil:
 			db.fs.Remove(name)
 		}
-		if err != nil {
-			return
-		}
+		stays = stays || err != nil
 	}
-	if db.fs.SyncDir() == nil {
+	if !stays && db.fs.SyncDir() == nil {
 		db.manifests.endRepair()
 	}
 }

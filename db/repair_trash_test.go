@@ -146,3 +146,25 @@ func TestRepairFails(t *testing.T) {
 		}
 	}
 }
+
+// TestCutOffUnreadable promises that Open finishes a repair that was cut off
+// although what it replaced can't be read.
+func TestCutOffUnreadable(t *testing.T) {
+	disk := damagedSegments(t)
+	bad := names(disk, ".seg")[0]
+	noTrash := true
+	disk.Fail(func(op, name string, _ int) error {
+		if op == simdisk.OpTrash && noTrash || op == simdisk.OpReadAt && name == bad {
+			return syscall.EIO
+		}
+		return nil
+	})
+	if _, err := Repair(context.Background(), "", &RepairOptions{FS: disk}); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("a repair without a trash: %v", err)
+	}
+	noTrash = false
+	open(t, "", blobOptions(disk))
+	if !slices.ContainsFunc(disk.Trashed(), func(name string) bool { return strings.Contains(name, bad) }) {
+		t.Errorf("%s is not among %v", bad, disk.Trashed())
+	}
+}

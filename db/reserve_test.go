@@ -7,6 +7,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/crowfly/crowfly/segment/vfs/simdisk"
 )
@@ -206,5 +207,25 @@ func TestRefusedPutsMakeOneSpare(t *testing.T) {
 	}
 	if created > 2 {
 		t.Errorf("%d files were made by 100 refused puts", created)
+	}
+}
+
+// Refused puts take nothing of the reserve, however often they are tried: there
+// is nothing new for a watermark to prove.
+func TestRefusedPutsLeaveReserve(t *testing.T) {
+	disk := simdisk.New()
+	db := open(t, "", &Options{FS: disk, SegmentSize: 64 << 10})
+	mustPut(t, db, "key", "value")
+	disk.Advance(time.Second)
+	fullDisk(disk)
+	before := db.writer.active.Segment().Len()
+	for range 20 {
+		if err := db.Put([]byte("more"), make([]byte, 40<<10), nil); !errors.Is(err, ErrNoSpace) {
+			t.Fatal(err)
+		}
+		disk.Advance(watermarkIdle)
+	}
+	if after := db.writer.active.Segment().Len(); after != before {
+		t.Errorf("the segment grew from %d to %d bytes", before, after)
 	}
 }

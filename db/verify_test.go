@@ -324,9 +324,7 @@ func TestVerifyCompacted(t *testing.T) {
 	follower := open(t, "", &Options{FS: disk, ReadOnly: true})
 	// The first opening is that of Refresh.
 	atManifest(disk, 2, func() {
-		db.write.Lock()
-		defer db.write.Unlock()
-		if err := db.compact(db.manifests.get().segments); err != nil {
+		if err := db.newCompaction([]*segment.Segment{db.state.Load().find(1)}).run(); err != nil {
 			t.Error(err)
 		}
 	})

@@ -47,10 +47,11 @@ type Writer struct {
 	seg      *Segment
 	reserved int64
 
-	written int64 // handed to the kernel
-	tally   Tally // of the records written
-	marked  int64 // the largest durableTo written
-	records int64 // end of the last one that is not a watermark
+	written   int64 // handed to the kernel
+	tally     Tally // of the records written
+	marked    int64 // the largest durableTo written
+	records   int64 // end of the last one that is not a watermark
+	stagedEnd int64 // the same, of those written and staged
 
 	staged  int64 // end of the staged records
 	pending Tally // of the records written and staged
@@ -141,7 +142,7 @@ func (w *Writer) Append(r *Record) {
 	w.staged = r.End
 	w.pending.Add(r)
 	if r.Kind != KindWatermark {
-		w.records = r.End
+		w.stagedEnd = r.End
 	}
 }
 
@@ -173,7 +174,7 @@ func (w *Writer) reserveTo(end int64) error {
 
 // Discard forgets the staged records.
 func (w *Writer) Discard() {
-	w.staged, w.pending = w.written, w.tally
+	w.staged, w.pending, w.stagedEnd = w.written, w.tally, w.records
 	w.dropBuffers()
 }
 
@@ -185,7 +186,7 @@ func (w *Writer) Write() error {
 	if err := w.seg.m.Refresh(w.written, w.staged); err != nil {
 		return err
 	}
-	w.written, w.tally = w.staged, w.pending
+	w.written, w.tally, w.records = w.staged, w.pending, w.stagedEnd
 	w.marked = w.seg.synced.Load() // records are stamped when staged, and nothing was synced since
 	w.seg.end.Store(w.written)
 	w.dropBuffers()

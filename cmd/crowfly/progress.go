@@ -63,9 +63,11 @@ func (m *meter) at(p db.VerifyProgress) {
 	m.bar.draw(m.line)
 }
 
-func (m *meter) line() string {
+func (m *meter) line() string { return m.lineAfter(time.Since(m.start)) }
+
+func (m *meter) lineAfter(took time.Duration) string {
 	const width = 24
-	speed := formatBytes(perSecond(m.done, time.Since(m.start)))
+	speed := formatBytes(perSecond(m.done, took))
 	if m.total <= 0 {
 		return fmt.Sprintf("%s, %s/s", formatBytes(m.done), speed)
 	}

@@ -2,18 +2,24 @@ package vfs
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 )
 
-// lockPatience is how long a writer waits for a lock that is taken. It covers
-// the moment in which Locked itself holds one, and no real owner.
+// lockPatience is how long a writer waits for a lock that another one has, and
+// probePatience for one that only those have who ask Locked: each for a moment,
+// which is longer on a busy machine.
 const (
-	lockPatience = 50 * time.Millisecond
-	lockPause    = 2 * time.Millisecond
+	lockPatience  = 50 * time.Millisecond
+	probePatience = 10 * time.Second
+	lockPause     = 2 * time.Millisecond
 )
+
+// errProbed is ErrLocked while nobody owns the lock.
+var errProbed = fmt.Errorf("%w, for a moment", ErrLocked)
 
 // lockFile locks the file at path, creating it if need be, and the directory it
 // is in. The file is what everybody agrees on. The directory can't be replaced
@@ -25,10 +31,24 @@ func lockFile(path string) (unlock func() error, err error) {
 		if err == nil {
 			return held.release, nil
 		}
-		if !errors.Is(err, ErrLocked) || time.Since(start) > lockPatience {
+		patience := lockPatience
+		if errors.Is(err, errProbed) {
+			patience = probePatience
+		}
+		if !errors.Is(err, ErrLocked) || time.Since(start) > patience {
 			return nil, err
 		}
 	}
+}
+
+// own takes the exclusive lock. A shared one can be had beside other shared ones
+// only, so it tells what is in the way.
+func own(f *os.File) error {
+	err := setLock(f, true)
+	if err == ErrLocked && setLock(f, false) == nil {
+		return errors.Join(errProbed, clearLock(f))
+	}
+	return err
 }
 
 // heldLock is a file that is locked and the directory it is in, nil where
@@ -51,7 +71,7 @@ func tryLock(path string) (*heldLock, error) {
 		return nil, err
 	}
 	held := &heldLock{file: f}
-	err = setLock(f, true)
+	err = own(f)
 	if err == nil {
 		err = sameFile(f, path)
 	}
@@ -72,7 +92,11 @@ func lockDir(path string, exclusive bool) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = setLock(d, exclusive)
+	if exclusive {
+		err = own(d)
+	} else {
+		err = setLock(d, false)
+	}
 	if err == nil {
 		return d, nil
 	}

@@ -60,6 +60,20 @@ func TestLockPatience(t *testing.T) {
 	check(t, unlock())
 }
 
+// TestLockProbePatience: nor do several, one after the other, for as long as
+// that takes.
+func TestLockProbePatience(t *testing.T) {
+	d := tempDir(t)
+	f := create(t, d, "LOCK", "").OS()
+	check(t, setLock(f, false))
+	released := make(chan error)
+	time.AfterFunc(3*lockPatience, func() { released <- clearLock(f) })
+	unlock, err := d.Lock("LOCK")
+	check(t, err)
+	check(t, <-released)
+	check(t, unlock())
+}
+
 // TestLockOfRemovedFile: a lock on a file without a name is no lock.
 func TestLockOfRemovedFile(t *testing.T) {
 	d := tempDir(t)

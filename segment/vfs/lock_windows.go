@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"errors"
 	"os"
 	"runtime"
 
@@ -29,4 +30,4 @@ func clearLock(f *os.File) error {
 }
 
 // cantLock: Windows locks no directories.
-func cantLock(err error) bool { return err != ErrLocked }
+func cantLock(err error) bool { return !errors.Is(err, ErrLocked) }
