@@ -42,7 +42,7 @@ func TestCompletion(t *testing.T) {
 	script := filepath.Join(tmp, "bash")
 	for _, test := range []struct{ words, want string }{
 		{"se", "serve"},
-		{"c", "cp completion"},
+		{"c", "cp compact completion"},
 		{"x", ""},
 		{"put --if", "--if-absent --if-match"},
 		{"get dir key --r", "--range"},

@@ -51,6 +51,7 @@ type commands struct {
 	Stat       statCmd       `cmd:"" help:"Describe a store or a value."`
 	Import     importCmd     `cmd:"" help:"Store all regular files of a directory tree."`
 	Export     exportCmd     `cmd:"" help:"Write all values into a directory tree."`
+	Compact    compactCmd    `cmd:"" help:"Give back the space of what was overwritten or deleted."`
 	Verify     verifyCmd     `cmd:"" help:"Read all of a store and report damage."`
 	Repair     repairCmd     `cmd:"" help:"Make a damaged store whole again, without what can't be read."`
 	Serve      serveCmd      `cmd:"" help:"Serve a store over HTTP."`

@@ -274,6 +274,8 @@ func TestExitCodes(t *testing.T) {
 		{"verify", exitUsage, "<dir>"},
 		{"repair DIR --hard", exitUsage, "hard"},
 		{"verify DIR", exitOK, "0 damaged"},
+		{"compact MISSING", exitError, "MISSING"},
+		{"compact DIR", exitOK, "before"},
 		{"repair DIR", exitOK, "DIR is whole, nothing was changed"},
 		{"import OUT MISSING", exitError, "MISSING"},
 		{"put OUT key MISSING", exitError, "MISSING"},

@@ -57,9 +57,12 @@ func (m *meter) passed(n int64) {
 	m.bar.draw(m.line)
 }
 
-// at shows how far a verification has come.
-func (m *meter) at(p db.VerifyProgress) {
-	m.done, m.total = p.Done, p.Total
+// verified shows how far a verification has come.
+func (m *meter) verified(p db.VerifyProgress) { m.at(p.Done, p.Total) }
+
+// at shows how far something has come.
+func (m *meter) at(done, total int64) {
+	m.done, m.total = done, total
 	m.bar.draw(m.line)
 }
 

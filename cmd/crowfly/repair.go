@@ -18,7 +18,7 @@ func (c *repairCmd) Run(e *env) error {
 	ctx, stop := interruptible()
 	defer stop()
 	m := newMeter(e.err, 0)
-	report, err := db.Repair(ctx, c.Dir, &db.RepairOptions{DryRun: c.DryRun, Progress: m.at})
+	report, err := db.Repair(ctx, c.Dir, &db.RepairOptions{DryRun: c.DryRun, Progress: m.verified})
 	m.bar.clear()
 	if errors.Is(err, db.ErrLocked) {
 		return fmt.Errorf("%s is %w; stop `crowfly serve` first", c.Dir, db.ErrLocked)

@@ -18,7 +18,7 @@ func (c *verifyCmd) Run(e *env) error {
 	ctx, stop := interruptible()
 	defer stop()
 	m := newMeter(e.err, 0)
-	report, err := c.verify(ctx, m.at)
+	report, err := c.verify(ctx, m.verified)
 	m.bar.clear()
 	if err != nil {
 		return err
