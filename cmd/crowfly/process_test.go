@@ -27,6 +27,15 @@ func needSignals(t *testing.T) {
 	}
 }
 
+// named is how a message names a child that has a lock: not at all where the
+// system does not tell.
+func (c *child) named() string {
+	if _, err := os.Stat("/proc/locks"); err != nil {
+		return ""
+	}
+	return fmt.Sprintf(": process %d (crowfly.test)", c.Process.Pid)
+}
+
 // serve starts a server and returns its URL and the commands it proposes.
 func serve(t *testing.T, dir string, flags ...string) (c *child, url string, hints []string) {
 	t.Helper()
@@ -102,7 +111,7 @@ func TestServe(t *testing.T) {
 	}
 	for _, args := range [][]string{{"rm", dir, "dir0/file0"}, {"put", dir, "key", os.DevNull}, {"import", dir, tmp}, {"serve", dir}} {
 		r := crowfly(args...)
-		if r.code != exitError || !strings.Contains(r.err, dir+" is locked by another writer; is `crowfly serve` running? use curl -T") {
+		if r.code != exitError || !strings.Contains(r.err, dir+" is locked by another writer"+c.named()+"; is `crowfly serve` running? use curl -T") {
 			t.Errorf("%s beside the server: exit code %d: %s", args[0], r.code, r.err)
 		}
 	}
