@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/crowfly/crowfly/db"
+	"github.com/crowfly/crowfly/server"
 )
 
 func needSignals(t *testing.T) {
@@ -106,7 +107,7 @@ func TestServe(t *testing.T) {
 	if got := mustRun(t, "ls", dir, "dir3/"); strings.Count(got, "\n") != 43 {
 		t.Errorf("ls beside the server: %q", got)
 	}
-	if got := objects[jsonStore](t, mustRun(t, "stat", dir, "--json"))[0]; got.Keys != 300 {
+	if got := objects[server.StoreStats](t, mustRun(t, "stat", dir, "--json"))[0]; got.Keys != 300 {
 		t.Errorf("stat beside the server: %+v", got)
 	}
 	for _, args := range [][]string{{"rm", dir, "dir0/file0"}, {"put", dir, "key", os.DevNull}, {"import", dir, tmp}, {"serve", dir}} {
@@ -127,7 +128,7 @@ func TestServe(t *testing.T) {
 	if code, talk := c.exit(t); code != exitOK {
 		t.Errorf("exit code %d: %s", code, talk)
 	}
-	for _, seg := range objects[jsonStore](t, mustRun(t, "stat", dir, "--json"))[0].Segments {
+	for _, seg := range objects[server.StoreStats](t, mustRun(t, "stat", dir, "--json"))[0].Segments {
 		if seg.Active {
 			t.Errorf("%s was not sealed", seg.File)
 		}
