@@ -34,7 +34,8 @@ func (c *child) named() string {
 	if _, err := os.Stat("/proc/locks"); err != nil {
 		return ""
 	}
-	return fmt.Sprintf(": process %d (crowfly.test)", c.Process.Pid)
+	command := filepath.Base(os.Args[0])
+	return fmt.Sprintf(": process %d (%s)", c.Process.Pid, command[:min(len(command), 15)])
 }
 
 // serve starts a server and returns its URL and the commands it proposes.

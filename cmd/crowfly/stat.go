@@ -169,7 +169,7 @@ func processRows(e *env, p *server.ProcessStats) []row {
 	}
 	return append(rows,
 		row{"retired", fmt.Sprintf("%s on disk, in %d segments that were removed and may still be read", formatBytes(p.RetiredBytes), p.Retired)},
-		row{"moved", formatBytes(p.MovedBytes) + " of removed segments, to memory"},
+		row{"moved", formatBytes(p.MovedBytes) + " of removed segments is in memory instead"},
 		row{"maps", fmt.Sprintf("%d, and %d held back, of %d", p.Maps, p.MapsRetired, p.MapsLimit)},
 	)
 }

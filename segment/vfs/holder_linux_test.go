@@ -29,7 +29,7 @@ func TestLockHolder(t *testing.T) {
 	}
 
 	child := startLockChild(t, d)
-	want := fmt.Sprintf("another writer: process %d (vfs.test", child.Process.Pid)
+	want := fmt.Sprintf("another writer: process %d (", child.Process.Pid)
 	_, err = d.Lock("LOCK")
 	wantError(t, err, ErrLocked, want)
 	check(t, os.Remove(path))
