@@ -150,13 +150,24 @@ func (b *blobs) bytes(seg *segment.Segment) (all, dead int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, blob := range seg.Blobs() {
-		n := int64(blob.Extent().Length)
-		all += n
-		if b.dead[blob.ID()] {
-			dead += n
-		}
+		all += int64(blob.Extent().Length)
+		dead += b.deadBytesLocked(blob)
 	}
 	return all, dead
+}
+
+// deadBytes is what a blob takes that no key names, or 0.
+func (b *blobs) deadBytes(blob *segment.Blob) int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.deadBytesLocked(blob)
+}
+
+func (b *blobs) deadBytesLocked(blob *segment.Blob) int64 {
+	if !b.dead[blob.ID()] {
+		return 0
+	}
+	return int64(blob.Extent().Length)
 }
 
 // stray reports whether a file is a blob that no record names. It is asked

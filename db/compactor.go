@@ -46,10 +46,18 @@ const (
 // CompactionStats is what compaction does, since Open unless said otherwise.
 type CompactionStats struct {
 	Compactions  int
-	BytesRead    int64 // of segments that were replaced
+	Segments     int   // that were replaced
+	BytesRead    int64 // of them
 	BytesWritten int64 // copied from them
 	BytesFreed   int64 // the difference, and blobs that nobody names any more
 	Backlog      int64 // bytes beyond the space target now
+
+	Target float64 // Options.SpaceTarget
+	Rate   int64   // Options.CompactionRate
+
+	// Reclaimable is about how many bytes Compact would give back now. It and
+	// StuckTombstones are all that a read-only store knows.
+	Reclaimable int64
 
 	// StuckTombstones is bytes of deletes that have to stay for now, because
 	// another segment has older records: of the same keys, for all that is known.
@@ -162,6 +170,7 @@ func (c *compactor) count() {
 	c.brief.Lock()
 	defer c.brief.Unlock()
 	c.stats.Compactions++
+	c.stats.Segments += len(c.running.inputs)
 	c.stats.BytesRead += c.running.read
 	c.stats.BytesWritten += c.running.written
 	c.stats.BytesFreed += c.running.read - c.running.written + c.running.freed
@@ -330,14 +339,16 @@ func (db *DB) compactMore(job *compactJob) (more bool, err error) {
 
 // compactionStats is the part of Stats about compaction. It waits for no step.
 func (db *DB) compactionStats() CompactionStats {
-	if db.opts.ReadOnly {
-		return CompactionStats{}
-	}
 	space := db.measure()
 	db.compactor.brief.Lock()
 	defer db.compactor.brief.Unlock()
 	s := db.compactor.stats
-	s.Backlog = max(0, space.excess(db.opts.SpaceTarget))
 	s.StuckTombstones = space.stuck
+	s.Reclaimable = space.reclaimable(s.Suspect)
+	if db.opts.ReadOnly {
+		return s
+	}
+	s.Backlog = max(0, space.excess(db.opts.SpaceTarget))
+	s.Target, s.Rate = db.opts.SpaceTarget, db.opts.CompactionRate
 	return s
 }

@@ -26,7 +26,7 @@ var (
 	ErrPinnedSpace           = errors.New("readers hold too much that was removed")
 
 	// ErrLocked says that another writer, in this process or another, has
-	// the store open.
+	// the store open. On Linux the error names the process.
 	ErrLocked = vfs.ErrLocked
 
 	// ErrNewer says that the store needs a newer version of crowfly.

@@ -301,8 +301,12 @@ func (n *news) publish() error {
 	for _, c := range n.changes {
 		visible = max(visible, c.Seq)
 	}
-	_, err := n.db.index.Merge(n.changes, visible)
-	return err
+	dead, err := n.db.index.Merge(n.changes, visible)
+	if err != nil {
+		return err
+	}
+	n.db.bury(dead)
+	return nil
 }
 
 // sweep removes the segments that left the manifest. An entry that still names

@@ -27,19 +27,19 @@ const hintMinimum = 1 << 20
 const hintAtClose = 1 << 18
 
 // hints knows which segments need no hint any more in this run: they have a
-// good one, or it was tried.
+// good one, which is true, or it was tried.
 type hints struct {
 	mu   sync.Mutex
 	done map[segment.ID]bool
 }
 
-func (h *hints) note(id segment.ID) {
+func (h *hints) note(id segment.ID, good bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.done == nil {
 		h.done = make(map[segment.ID]bool)
 	}
-	h.done[id] = true
+	h.done[id] = good
 }
 
 func (h *hints) forget(ids []segment.ID) {
@@ -53,13 +53,22 @@ func (h *hints) forget(ids []segment.ID) {
 func (h *hints) has(id segment.ID) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	_, done := h.done[id]
+	return done
+}
+
+func (h *hints) isThere(id segment.ID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	return h.done[id]
 }
+
+func (e *entry) wantsHint() bool { return !e.active && e.length >= hintMinimum }
 
 // missingHints returns the sealed segments that should get a hint.
 func (db *DB) missingHints() (list []entry) {
 	for _, e := range db.manifests.get().segments {
-		if !e.active && e.length >= hintMinimum && !db.hints.has(e.id) {
+		if e.wantsHint() && !db.hints.has(e.id) {
 			list = append(list, e)
 		}
 	}
@@ -70,7 +79,7 @@ func (db *DB) missingHints() (list []entry) {
 // of no use. It reads the segment, and a *CorruptError says that this is
 // damaged. It is not called for two segments at a time, and takes no lock.
 func (db *DB) writeHint(seg *segment.Segment, e entry) error {
-	db.hints.note(e.id) // once a run: the next one tries again
+	db.hints.note(e.id, false) // once a run: the next one tries again
 	name := e.id.HintName()
 	temp := segment.TempName(name)
 	file, err := createAnew(db.fs, temp)
@@ -89,6 +98,7 @@ func (db *DB) writeHint(seg *segment.Segment, e entry) error {
 	if db.manifests.get().entry(e.id) == nil {
 		return db.fs.Remove(name) // the segment has left the store meanwhile
 	}
+	db.hints.note(e.id, true)
 	return nil
 }
 
@@ -127,7 +137,7 @@ func (db *DB) loadHints(list []sealedSegment) (rest []sealedSegment) {
 			rest = append(rest, c.sealedSegment)
 			continue
 		}
-		db.hints.note(c.ID())
+		db.hints.note(c.ID(), true)
 		db.index.CountTombstone(c.Slot(), c.tombstones)
 		merge.sort(c, extents)
 	}

@@ -250,6 +250,9 @@ func TestHintsComeAndGo(t *testing.T) {
 	if len(list) != 1 || list[0].id != id {
 		t.Fatalf("hints missing of %v", list)
 	}
+	if s := db.Stats(); s.Hints != 0 || s.HintsMissing != 1 {
+		t.Errorf("%d hints, %d missing", s.Hints, s.HintsMissing)
+	}
 	if err := db.writeHint(db.state.Load().find(id), list[0]); err != nil {
 		t.Fatal(err)
 	}
@@ -260,6 +263,9 @@ func TestHintsComeAndGo(t *testing.T) {
 	db = open(t, "", &Options{FS: disk})
 	if !db.hints.has(id) || len(db.missingHints()) > 0 {
 		t.Error("the new hint was not used")
+	}
+	if s := db.Stats(); s.Hints != 1 || s.HintsMissing != 0 {
+		t.Errorf("%d hints, %d missing", s.Hints, s.HintsMissing)
 	}
 	if names := hintNames(disk); len(names) != 1 || names[0] != id.HintName() {
 		t.Errorf("hints %q", names)

@@ -33,6 +33,22 @@ type space struct {
 	live       int64 // bytes of present values, blobs included
 	total      int64 // bytes of all files
 	stuck      int64 // bytes of tombstones that compacting one segment does not remove
+	active     int64 // bytes that are dead in the active segment, blobs included
+}
+
+// reclaimable is about what Compact gives back: not what it leaves for not
+// being worth it, or for being damaged.
+func (s *space) reclaimable(suspect []segment.ID) int64 {
+	n := s.active
+	for _, c := range s.candidates {
+		if c.gain >= c.seg.Len()/jobGain && !slices.Contains(suspect, c.seg.ID()) {
+			n += c.gain
+		}
+	}
+	if s.stuck > s.live/jobStuck && len(suspect) == 0 {
+		n += s.stuck
+	}
+	return n
 }
 
 // excess is how many bytes there are beyond the target.
@@ -41,7 +57,7 @@ func (s *space) excess(target float64) int64 { return s.total - int64(target*flo
 // measure looks at all segments.
 func (db *DB) measure() space {
 	var s space
-	st, m, usages := db.state.Load(), db.manifests.get(), db.index.Usages()
+	st, m, usages := db.state.Load(), db.currentManifest(), db.index.Usages()
 	if st == nil {
 		return s
 	}
@@ -59,6 +75,7 @@ func (db *DB) measure() space {
 		s.live += usage.Bytes + blobs - dead
 		s.total += seg.Len() + blobs
 		if e.active {
+			s.active = seg.Len() - segment.HeaderSize - usage.Bytes + dead
 			continue
 		}
 		stuck, others := usage.Tombstones, lowest

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 
@@ -123,7 +124,7 @@ func (r *repair) lock() (unlock func() error, err error) {
 	}
 	locked, err := r.fs.Locked(segment.LockName)
 	if err == nil && locked {
-		err = fmt.Errorf("%s: %w", r.fs.Path(), ErrLocked)
+		err = &fs.PathError{Op: "repair", Path: r.fs.Path(), Err: ErrLocked}
 	}
 	return func() error { return nil }, err
 }

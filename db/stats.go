@@ -7,6 +7,9 @@ import (
 
 // Stats is what a store looks like at one moment.
 type Stats struct {
+	ReadOnly bool
+	Closed   bool
+
 	Keys       int
 	LiveBytes  int64  // records that hold the present values
 	DeadBytes  int64  // records overwritten or deleted, and tombstones
@@ -14,8 +17,13 @@ type Stats struct {
 	Generation uint64 // of the manifest
 	Segments   []SegmentStats
 
-	Blobs     int   // values in files of their own, dead ones too
-	BlobBytes int64 // what they take besides the segments
+	Blobs         int   // values in files of their own, dead ones too
+	BlobBytes     int64 // what they take besides the segments
+	DeadBlobBytes int64 // of them, what no key names any more
+
+	// Hints are the segments that have one, HintsMissing those that are to
+	// get one. A read-only store knows of what was there when it was opened.
+	Hints, HintsMissing int
 
 	// Since Open.
 	Commits uint64 // acknowledged writes
@@ -58,6 +66,7 @@ type SegmentStats struct {
 // Stats returns the present figures. Of a closed store only counters are left.
 func (db *DB) Stats() Stats {
 	s := Stats{
+		ReadOnly: db.opts.ReadOnly,
 		Keys:     db.index.Len(),
 		Sequence: db.index.Visible(),
 		Commits:  db.counters.commits.Load(),
@@ -77,9 +86,12 @@ func (db *DB) Stats() Stats {
 	s.Compaction = db.compactionStats()
 	m := db.currentManifest()
 	s.Generation = m.generation
-	if st := db.state.Load(); st != nil {
-		db.addSegments(&s, st, m)
+	st := db.state.Load()
+	if st == nil {
+		s.Closed = true
+		return s
 	}
+	db.addSegments(&s, st, m)
 	return s
 }
 
@@ -98,8 +110,10 @@ func (db *DB) addSegments(s *Stats, st *state, m *manifest) {
 				blobs[b.ID()] = true
 				s.Blobs++
 				s.BlobBytes += int64(b.Extent().Length)
+				s.DeadBlobBytes += db.blobs.deadBytes(b)
 			}
 		}
+		db.addHint(s, e)
 		usage := db.index.Usage(slot)
 		s.Segments = append(s.Segments, SegmentStats{
 			ID: seg.ID(), Path: seg.Path(), Length: seg.Len(),
@@ -108,5 +122,14 @@ func (db *DB) addSegments(s *Stats, st *state, m *manifest) {
 		})
 		s.LiveBytes += usage.Bytes
 		s.DeadBytes += seg.Len() - segment.HeaderSize - usage.Bytes
+	}
+}
+
+func (db *DB) addHint(s *Stats, e *entry) {
+	switch {
+	case db.hints.isThere(e.id):
+		s.Hints++
+	case e.wantsHint():
+		s.HintsMissing++
 	}
 }

@@ -17,6 +17,9 @@
 //	GET, HEAD /      a page of the listing: 200, 400
 //	OPTIONS          204 with Allow
 //
+//	GET, HEAD /-/stats     figures of the store, see [StoreStats]: 200
+//	POST      /-/compact   gives space back, see below: 200, 403, 409, 507
+//
 // Any of them may answer 414 for a key of more than 65,535 bytes, 500 for
 // damage, which the log tells more about, and 503 when the store is closed.
 // Errors come as application/problem+json, but for a request that net/http
@@ -93,6 +96,22 @@
 // no key that is listed has the delimiter behind the prefix. Each page is one
 // moment of the store; two pages may be two.
 //
+// # Space
+//
+// POST /-/compact gives back all space that can be given back now, at full
+// speed, while reads and writes go on. The answer is a line of JSON five times a
+// second at most, and at the end one that says what came of it, see
+// [CompactLine]. The status is 200 by then, so also a failure is a last line.
+//
+//	{"done":1048576,"total":8388544,"written":524288}
+//	{"bytes_before":8388608,"bytes_after":2097216,"live_bytes":2097152,...}
+//	{"error":"no space left for writing"}
+//
+// There is one at a time, and others get 409. It ends with the request, so also
+// when the client goes away, and with [Server.Shutdown]; what is done by then
+// stays done. A store that is open for reading only answers 403. In another
+// server these paths are for whoever gets as far as the [Handler].
+//
 // # The send path
 //
 // A body leaves without a copy in user space:
@@ -167,4 +186,7 @@
 // Content-Security-Policy: sandbox, so that a stored page can be looked at but
 // its scripts do not run.
 // Images, sound and films are shown.
+//
+// POST /-/compact answers 403 if a browser says that a page of another site has
+// made the request.
 package server

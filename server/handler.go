@@ -1,9 +1,11 @@
 package server
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/crowfly/crowfly/db"
@@ -28,6 +30,10 @@ type Handler struct {
 	log     *slog.Logger
 	pace    pace
 	stats   counters
+
+	compacting sync.Mutex      // for a client
+	alive      context.Context // until the server is shut down
+	end        context.CancelFunc
 }
 
 var _ http.Handler = (*Handler)(nil)
@@ -36,6 +42,7 @@ var _ http.Handler = (*Handler)(nil)
 // handler is in use; requests after that get 503. The options may be nil.
 func NewHandler(store *db.DB, o *Options) *Handler {
 	h := &Handler{store: store, maxBody: db.MaxValue, log: slog.Default(), pace: defaultPace}
+	h.alive, h.end = context.WithCancel(context.Background())
 	if o == nil {
 		return h
 	}
@@ -67,7 +74,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case kind == badPath:
 		x.problem(http.StatusBadRequest, "the request target has no path")
 	case kind == reservedPath:
-		x.problem(http.StatusNotFound, "nothing here: paths below /-/ are not keys; write /%2D/ for a key that begins so")
+		x.serveOwn()
 	case key == "":
 		x.serveRoot()
 	case len(key) > db.MaxKey:
@@ -117,6 +124,23 @@ func (x *exchange) serveRoot() {
 		x.list()
 	default:
 		x.otherMethod("GET, HEAD, OPTIONS")
+	}
+}
+
+// serveOwn answers below /-/, which belongs to the server.
+func (x *exchange) serveOwn() {
+	read := x.r.Method == http.MethodGet || x.r.Method == http.MethodHead
+	switch path := x.r.URL.EscapedPath(); {
+	case path == reserved+"stats" && read:
+		x.describe()
+	case path == reserved+"stats":
+		x.otherMethod("GET, HEAD, OPTIONS")
+	case path == reserved+"compact" && x.r.Method == http.MethodPost:
+		x.compact()
+	case path == reserved+"compact":
+		x.otherMethod("POST, OPTIONS")
+	default:
+		x.problem(http.StatusNotFound, "nothing here: paths below /-/ are not keys; write /%2D/ for a key that begins so")
 	}
 }
 

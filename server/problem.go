@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -48,26 +49,29 @@ var failures = []struct {
 	{db.ErrPrecondition, http.StatusPreconditionFailed, "the present value is not as the request demands", false},
 	{db.ErrSize, http.StatusBadRequest, "the body is not as long as Content-Length says", false},
 	{db.ErrReadOnly, http.StatusForbidden, "the store is open for reading only", false},
+	{context.Canceled, http.StatusServiceUnavailable, "the server is shutting down", false},
 	{db.ErrClosed, http.StatusServiceUnavailable, "the store is closed", false},
 	{db.ErrPinnedSpace, http.StatusServiceUnavailable, "readers hold too many old segments", true},
 	{db.ErrNoSpace, http.StatusInsufficientStorage, "no space left for writing", true},
 }
 
 // fail answers with what an error of the store means to a client.
-func (x *exchange) fail(err error) {
+func (x *exchange) fail(err error) { x.problem(x.explain(err)) }
+
+// explain says what an error of the store means to a client, and tells the log
+// of one that the operator should know of.
+func (x *exchange) explain(err error) (status int, detail string) {
 	for _, f := range failures {
 		if errors.Is(err, f.err) {
 			if f.log {
 				x.log.Error("request failed", "method", x.r.Method, "err", err)
 			}
-			x.problem(f.status, f.detail)
-			return
+			return f.status, f.detail
 		}
 	}
 	x.log.Error("request failed", "method", x.r.Method, "err", err)
-	detail := "the store failed"
 	if damage := (*db.CorruptError)(nil); errors.As(err, &damage) {
-		detail = "the stored value is damaged"
+		return http.StatusInternalServerError, "the stored value is damaged"
 	}
-	x.problem(http.StatusInternalServerError, detail)
+	return http.StatusInternalServerError, "the store failed"
 }

@@ -73,9 +73,11 @@ func (s *Server) Serve(l net.Listener) error {
 	return err
 }
 
-// Shutdown closes the listeners and waits for the requests under way. When the
-// context ends before them, it cuts them off and returns the context's error.
+// Shutdown closes the listeners, ends a compaction that a client has asked for
+// and waits for the other requests under way. When the context ends before them,
+// it cuts them off and returns the context's error.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.handler.end()
 	if err := s.http.Shutdown(ctx); err != nil {
 		return errors.Join(err, s.http.Close())
 	}

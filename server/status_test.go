@@ -56,6 +56,21 @@ var statusCases = []struct {
 	{"head absent", "HEAD", "/none", "", nil, 404, nil},
 	{"reserved", "GET", "/-/health", "", nil, 404, nil},
 	{"reserved put", "PUT", "/-/x", "v", nil, 404, nil},
+	{"stats", "GET", "/-/stats", "", nil, 200, map[string]string{"Content-Type": "application/json", "Cache-Control": "no-store"}},
+	{"stats head", "HEAD", "/-/stats", "", nil, 200, map[string]string{"Content-Type": "application/json"}},
+	{"stats options", "OPTIONS", "/-/stats", "", nil, 204, map[string]string{"Allow": "GET, HEAD, OPTIONS"}},
+	{"stats post", "POST", "/-/stats", "", nil, 405, map[string]string{"Allow": "GET, HEAD, OPTIONS"}},
+	{"below stats", "GET", "/-/stats/", "", nil, 404, nil},
+	{"stats in other letters", "GET", "/-/st%61ts", "", nil, 404, nil},
+	{"compact", "POST", "/-/compact", "", nil, 200, map[string]string{"Content-Type": "application/x-ndjson"}},
+	{"compact with a body", "POST", "/-/compact", "now", nil, 200, nil},
+	{"compact from a page of the server", "POST", "/-/compact", "", []string{"Sec-Fetch-Site: same-origin"}, 200, nil},
+	{"compact from another site", "POST", "/-/compact", "", []string{"Sec-Fetch-Site: cross-site"}, 403, nil},
+	{"compact from another port", "POST", "/-/compact", "", []string{"Sec-Fetch-Site: same-site"}, 403, nil},
+	{"compact from another origin", "POST", "/-/compact", "", []string{"Origin: http://example.com"}, 403, nil},
+	{"compact from nowhere", "POST", "/-/compact", "", []string{"Origin: null"}, 403, nil},
+	{"get compact", "GET", "/-/compact", "", nil, 405, map[string]string{"Allow": "POST, OPTIONS"}},
+	{"compact options", "OPTIONS", "/-/compact", "", nil, 204, map[string]string{"Allow": "POST, OPTIONS"}},
 	{"not a path", "GET", "*", "", nil, 400, nil},
 	{"bad escape", "GET", "/%zz", "", nil, 400, nil},
 	{"post", "POST", "/k", "x", nil, 405, map[string]string{"Allow": "GET, HEAD, PUT, DELETE, OPTIONS"}},
@@ -200,6 +215,7 @@ func TestReadOnlyStoreRefusesWrites(t *testing.T) {
 	c.do("GET", "/k", "").wantStatus(t, 200)
 	c.do("PUT", "/k", "x").wantStatus(t, 403)
 	c.do("DELETE", "/k", "").wantStatus(t, 403)
+	c.do("POST", "/-/compact", "").wantStatus(t, 403)
 }
 
 func TestClosedStore(t *testing.T) {
@@ -213,6 +229,8 @@ func TestClosedStore(t *testing.T) {
 		c.do(method, "/k", "").wantStatus(t, 503)
 	}
 	c.do("GET", "/", "").wantStatus(t, 503)
+	c.do("GET", "/-/stats", "").wantStatus(t, 503)
+	c.do("POST", "/-/compact", "").wantStatus(t, 503)
 }
 
 func TestDamagedValue(t *testing.T) {

@@ -4,7 +4,12 @@
 //	crowfly get data hello.txt            print it
 //	crowfly import data ~/pictures        store a whole tree
 //	crowfly serve data                    answer HTTP requests
+//	crowfly stat data                     what it holds, and what could be given back
+//	crowfly compact data                  give that back
 //	crowfly verify data                   look for damage
+//
+// For compact and stat the address of a server can stand in place of the
+// directory that it has open: crowfly compact http://127.0.0.1:7070.
 //
 // What a command found goes to standard output, what it has to say to standard
 // error. A file named - is standard input or output. With --json a command
@@ -48,10 +53,10 @@ type commands struct {
 	Cp         cpCmd         `cmd:"" help:"Copy values from one store to another."`
 	Rm         rmCmd         `cmd:"" help:"Remove keys."`
 	Ls         lsCmd         `cmd:"" help:"List keys in byte order."`
-	Stat       statCmd       `cmd:"" help:"Describe a store or a value."`
+	Stat       statCmd       `cmd:"" help:"Describe a store, also a server's, or a value."`
 	Import     importCmd     `cmd:"" help:"Store all regular files of a directory tree."`
 	Export     exportCmd     `cmd:"" help:"Write all values into a directory tree."`
-	Compact    compactCmd    `cmd:"" help:"Give back the space of what was overwritten or deleted."`
+	Compact    compactCmd    `cmd:"" help:"Give back the space of what was overwritten or deleted, also of a server's store."`
 	Verify     verifyCmd     `cmd:"" help:"Read all of a store and report damage."`
 	Repair     repairCmd     `cmd:"" help:"Make a damaged store whole again, without what can't be read."`
 	Serve      serveCmd      `cmd:"" help:"Serve a store over HTTP."`

@@ -276,6 +276,7 @@ func TestExitCodes(t *testing.T) {
 		{"verify DIR", exitOK, "0 damaged"},
 		{"compact MISSING", exitError, "MISSING"},
 		{"compact DIR", exitOK, "before"},
+		{"stat http://127.0.0.1:1 key", exitUsage, "curl -I"},
 		{"repair DIR", exitOK, "DIR is whole, nothing was changed"},
 		{"import OUT MISSING", exitError, "MISSING"},
 		{"put OUT key MISSING", exitError, "MISSING"},

@@ -19,12 +19,23 @@ import (
 	"time"
 
 	"github.com/crowfly/crowfly/db"
+	"github.com/crowfly/crowfly/server"
 )
 
 func needSignals(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("needs signals")
 	}
+}
+
+// named is how a message names a child that has a lock: not at all where the
+// system does not tell.
+func (c *child) named() string {
+	if _, err := os.Stat("/proc/locks"); err != nil {
+		return ""
+	}
+	command := filepath.Base(os.Args[0])
+	return fmt.Sprintf(": process %d (%s)", c.Process.Pid, command[:min(len(command), 15)])
 }
 
 // serve starts a server and returns its URL and the commands it proposes.
@@ -97,12 +108,12 @@ func TestServe(t *testing.T) {
 	if got := mustRun(t, "ls", dir, "dir3/"); strings.Count(got, "\n") != 43 {
 		t.Errorf("ls beside the server: %q", got)
 	}
-	if got := objects[jsonStore](t, mustRun(t, "stat", dir, "--json"))[0]; got.Keys != 300 {
+	if got := objects[server.StoreStats](t, mustRun(t, "stat", dir, "--json"))[0]; got.Keys != 300 {
 		t.Errorf("stat beside the server: %+v", got)
 	}
 	for _, args := range [][]string{{"rm", dir, "dir0/file0"}, {"put", dir, "key", os.DevNull}, {"import", dir, tmp}, {"serve", dir}} {
 		r := crowfly(args...)
-		if r.code != exitError || !strings.Contains(r.err, dir+" is locked by another writer; is `crowfly serve` running? use curl -T") {
+		if r.code != exitError || !strings.Contains(r.err, dir+" is locked by another writer"+c.named()+"; is `crowfly serve` running? use curl -T") {
 			t.Errorf("%s beside the server: exit code %d: %s", args[0], r.code, r.err)
 		}
 	}
@@ -118,7 +129,7 @@ func TestServe(t *testing.T) {
 	if code, talk := c.exit(t); code != exitOK {
 		t.Errorf("exit code %d: %s", code, talk)
 	}
-	for _, seg := range objects[jsonStore](t, mustRun(t, "stat", dir, "--json"))[0].Segments {
+	for _, seg := range objects[server.StoreStats](t, mustRun(t, "stat", dir, "--json"))[0].Segments {
 		if seg.Active {
 			t.Errorf("%s was not sealed", seg.File)
 		}

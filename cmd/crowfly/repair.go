@@ -21,7 +21,7 @@ func (c *repairCmd) Run(e *env) error {
 	report, err := db.Repair(ctx, c.Dir, &db.RepairOptions{DryRun: c.DryRun, Progress: m.verified})
 	m.bar.clear()
 	if errors.Is(err, db.ErrLocked) {
-		return fmt.Errorf("%s is %w; stop `crowfly serve` first", c.Dir, db.ErrLocked)
+		return inUse(c.Dir, err, "stop `crowfly serve` first")
 	}
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"mime"
 	"os"
 	"path"
@@ -40,10 +41,17 @@ func openReader(dir string) (*db.DB, error) {
 func openWriter(dir string) (*db.DB, error) {
 	store, err := db.Open(dir, nil)
 	if errors.Is(err, db.ErrLocked) {
-		return nil, fmt.Errorf("%s is %w; is `crowfly serve` running? use curl -T FILE http://%s/KEY then",
-			dir, db.ErrLocked, defaultListen)
+		return nil, inUse(dir, err, fmt.Sprintf("is `crowfly serve` running? use curl -T FILE http://%s/KEY then", defaultListen))
 	}
 	return store, err
+}
+
+// inUse says who has a store open, as far as err does, and what to do about it.
+func inUse(dir string, err error, advice string) error {
+	if at, ok := errors.AsType[*fs.PathError](err); ok {
+		err = at.Err
+	}
+	return fmt.Errorf("%s is %w; %s", dir, err, advice)
 }
 
 // openExisting is openWriter for a store that has to be there.

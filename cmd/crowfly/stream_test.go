@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/crowfly/crowfly/server"
 )
 
 // random is n bytes that nothing can make shorter.
@@ -44,7 +46,7 @@ func noStrays(t *testing.T, dir string) {
 			blobs++
 		}
 	}
-	if s := objects[jsonStore](t, mustRun(t, "stat", dir, "--json"))[0]; s.Blobs != blobs {
+	if s := objects[server.StoreStats](t, mustRun(t, "stat", dir, "--json"))[0]; s.Blobs != blobs {
 		t.Errorf("%d blobs count, %d are there", s.Blobs, blobs)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/crowfly/crowfly/db"
+	"github.com/crowfly/crowfly/server"
 )
 
 func TestPutAndGet(t *testing.T) {
@@ -204,8 +205,8 @@ func TestStat(t *testing.T) {
 	mustPut(t, dir, "key", "some value")
 	mustPut(t, dir, "other", "x")
 
-	s := objects[jsonStore](t, mustRun(t, "stat", dir, "--json"))[0]
-	if s.Keys != 2 || s.Sequence != 2 || s.Generation == 0 || len(s.Segments) == 0 || s.LiveBytes == 0 || s.TotalBytes < s.LiveBytes {
+	s := objects[server.StoreStats](t, mustRun(t, "stat", dir, "--json"))[0]
+	if s.Keys != 2 || s.Sequence != 2 || s.Generation == 0 || len(s.Segments) == 0 || s.Live == 0 || s.Total < s.Live {
 		t.Errorf("%+v", s)
 	}
 	for _, seg := range s.Segments {

@@ -36,9 +36,22 @@ func lockFile(path string) (unlock func() error, err error) {
 			patience = probePatience
 		}
 		if !errors.Is(err, ErrLocked) || time.Since(start) > patience {
-			return nil, err
+			return nil, withHolder(err, path)
 		}
 	}
+}
+
+// withHolder says who has the lock, where the system tells.
+func withHolder(err error, path string) error {
+	at, ok := errors.AsType[*os.PathError](err)
+	if !ok || at.Err != ErrLocked {
+		return err
+	}
+	who := lockHolder(path, filepath.Dir(path))
+	if who == "" {
+		return err
+	}
+	return &os.PathError{Op: at.Op, Path: at.Path, Err: fmt.Errorf("%w: %s", ErrLocked, who)}
 }
 
 // own takes the exclusive lock. A shared one can be had beside other shared ones

@@ -131,21 +131,32 @@ func TestLockChild(t *testing.T) {
 	check(t, unlock())
 }
 
-func TestLockAcrossProcesses(t *testing.T) {
-	d := tempDir(t)
+// startLockChild has another process take the lock, until the test ends.
+func startLockChild(t *testing.T, d *Dir) *exec.Cmd {
+	t.Helper()
 	child := exec.Command(os.Args[0], "-test.run=^TestLockChild$")
 	child.Env = append(os.Environ(), lockChildDir+"="+d.Path())
 	stdin, err := child.StdinPipe()
 	check(t, err)
-	defer stdin.Close()
 	stdout, err := child.StdoutPipe()
 	check(t, err)
 	check(t, child.Start())
+	t.Cleanup(func() {
+		stdin.Close()
+		child.Process.Kill()
+		child.Wait() // says that it was killed
+	})
 	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "locked\n" {
 		t.Fatalf("child says %q, %v", line, err)
 	}
+	return child
+}
+
+func TestLockAcrossProcesses(t *testing.T) {
+	d := tempDir(t)
+	child := startLockChild(t, d)
 	wantLocked(t, d, true)
-	_, err = d.Lock("LOCK")
+	_, err := d.Lock("LOCK")
 	wantError(t, err, ErrLocked, filepath.Join(d.Path(), "LOCK"))
 
 	check(t, child.Process.Kill())

@@ -207,6 +207,8 @@ type Maps struct {
 	// slice faults. They use no memory, but count towards the system's limit
 	// on mappings.
 	Retired, RetiredBytes int
+	// Limit is how many live and retired ones there may be together.
+	Limit int
 }
 
 // MapStats returns the current counts. Each is right for itself; together they
@@ -219,6 +221,7 @@ func MapStats() Maps {
 		MigratedBytes: int(mapCount.migratedBytes.Load()),
 		Retired:       int(mapCount.retired.Load()),
 		RetiredBytes:  int(mapCount.retiredBytes.Load()),
+		Limit:         mapLimit(),
 	}
 }
 

@@ -23,7 +23,7 @@ import (
 )
 
 // ErrLocked says that another process, or another handle in this one, holds
-// the lock.
+// the lock. Where the system tells, the error names the process.
 var ErrLocked = errors.New("locked by another writer")
 
 // TrashDir is where [FS].Trash puts files.

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/crowfly/crowfly/server"
+)
+
+// isAddress reports whether an argument names a server instead of a directory.
+func isAddress(arg string) bool {
+	return strings.HasPrefix(arg, "http://") || strings.HasPrefix(arg, "https://")
+}
+
+// ask sends a request to a server and returns the answer if it is a good one.
+func ask(ctx context.Context, method, address, path string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(address, "/")+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil || resp.StatusCode == http.StatusOK {
+		return resp, err
+	}
+	defer resp.Body.Close()
+	var problem struct {
+		Detail string `json:"detail"`
+	}
+	_ = json.NewDecoder(resp.Body).Decode(&problem) // it need not be a crowfly server
+	return nil, fmt.Errorf("%s: %s", address, cmp.Or(problem.Detail, resp.Status))
+}
+
+// askStats asks a server for the figures of its store.
+func askStats(ctx context.Context, address string) (s server.StoreStats, err error) {
+	resp, err := ask(ctx, http.MethodGet, address, "/-/stats")
+	if err != nil {
+		return s, err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(&s); err != nil {
+		return s, fmt.Errorf("%s: %w", address, err)
+	}
+	return s, nil
+}
+
+// askCompact has a server compact its store, which ends with the context.
+func askCompact(ctx context.Context, address string, progress func(server.CompactProgress)) (server.Compacted, error) {
+	resp, err := ask(ctx, http.MethodPost, address, "/-/compact")
+	if err != nil {
+		return server.Compacted{}, err
+	}
+	defer resp.Body.Close()
+	for lines := json.NewDecoder(resp.Body); ; {
+		var line server.CompactLine
+		err := lines.Decode(&line)
+		switch {
+		case errors.Is(err, io.EOF):
+			return server.Compacted{}, fmt.Errorf("%s: %w", address, io.ErrUnexpectedEOF)
+		case err != nil:
+			return server.Compacted{}, fmt.Errorf("%s: %w", address, err)
+		case line.Error != "":
+			return server.Compacted{}, fmt.Errorf("%s: %s", address, line.Error)
+		case line.Compacted != nil:
+			return *line.Compacted, nil
+		case line.CompactProgress != nil:
+			progress(*line.CompactProgress)
+		}
+	}
+}
