@@ -5,7 +5,6 @@ package vfs
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -193,7 +192,7 @@ func TestGuard(t *testing.T) {
 	for name, do := range map[string]func(){
 		"fault elsewhere": func() { _ = string(foreign[:1]) },
 		"index":           func() { _ = foreign[len(foreign):][0] },
-		"panic":           func() { panic(fmt.Sprint("of the user")) },
+		"panic":           func() { panic("of the user") },
 	} {
 		func() {
 			defer func() {
