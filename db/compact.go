@@ -21,9 +21,10 @@ type compaction struct {
 	inputs []*segment.Segment
 	oldest uint64 // lowest sequence number in any sealed segment but the inputs
 
-	input  int   // being copied
-	offset int64 // of the next record there
-	read   int64 // bytes so far
+	input   int   // being copied
+	offset  int64 // of the next record there
+	passed  int64 // bytes of the inputs so far
+	skipped int64 // bytes of them that there was no need to read
 
 	outputs []*segment.Writer
 	written int64 // bytes in the outputs
@@ -66,6 +67,9 @@ func (c *compaction) size() (n int64) {
 	return n
 }
 
+// read is how many bytes of the inputs it has read.
+func (c *compaction) read() int64 { return c.passed - c.skipped }
+
 // run does all that is left.
 func (c *compaction) run() error {
 	for done := false; !done; {
@@ -94,11 +98,14 @@ func (c *compaction) step(bytes int64) (done bool, err error) {
 // copySome copies what is needed of the next so many bytes.
 func (c *compaction) copySome(bytes int64) (done bool, err error) {
 	defer vfs.EndGuard(vfs.BeginGuard(), &err)
-	for end := c.read + bytes; c.read < end; {
+	for end := c.passed + bytes; c.passed < end; {
 		if c.input == len(c.inputs) {
 			return true, c.flush()
 		}
 		in := c.inputs[c.input]
+		if c.offset == segment.HeaderSize && c.db.nothingIn(in) {
+			c.skip(in)
+		}
 		if c.offset >= in.Len() {
 			c.input, c.offset = c.input+1, segment.HeaderSize
 			continue
@@ -110,10 +117,24 @@ func (c *compaction) copySome(bytes int64) (done bool, err error) {
 		if err := c.take(in, &r); err != nil {
 			return false, err
 		}
-		c.read += r.End - c.offset
+		c.passed += r.End - c.offset
 		c.offset = r.End
 	}
 	return false, c.flush()
+}
+
+// skip passes over a segment unread.
+func (c *compaction) skip(in *segment.Segment) {
+	c.offset = in.Len()
+	c.passed += in.Len() - segment.HeaderSize
+	c.skipped += in.Len() - segment.HeaderSize
+}
+
+// nothingIn reports whether nothing in a sealed segment is needed, and never
+// will be: no present value, no tombstone, and no record that names a blob or
+// whose kind only a newer version knows.
+func (db *DB) nothingIn(seg *segment.Segment) bool {
+	return db.index.Usage(seg.Slot()) == index.Usage{} && len(seg.Blobs()) == 0
 }
 
 // take copies a record if it is needed.
@@ -164,10 +185,11 @@ func (c *compaction) copy(in *segment.Segment, r *segment.Record) error {
 	if err := appendCopy(w, &copied); err != nil {
 		return err
 	}
-	if r.Kind == segment.KindDelete {
-		c.db.index.CountTombstone(w.Segment().Slot(), copied.End-copied.Offset)
-	} else {
+	switch r.Kind {
+	case segment.KindPut, segment.KindBlobRef:
 		c.moves = append(c.moves, move{in.Ref(r.Offset), w.Segment().Ref(copied.Offset)})
+	default:
+		c.db.index.CountTombstone(w.Segment().Slot(), copied.End-copied.Offset)
 	}
 	return nil
 }
@@ -182,7 +204,7 @@ func (c *compaction) output(size int64) (*segment.Writer, error) {
 			return nil, err
 		}
 	}
-	left := max(size, c.size()-c.read)
+	left := max(size, c.size()-c.passed)
 	w, err := c.db.makeSegment(segment.HeaderSize + min(max(c.db.opts.SegmentSize-segment.HeaderSize, size), left))
 	if err == nil {
 		c.outputs = append(c.outputs, w)

@@ -40,6 +40,8 @@ const (
 	compactRetry    = time.Second            // after a failure, doubled by each further one
 	compactRetryMax = 64 * time.Second
 
+	mostMissing = 8 // of so many segments one may be without a hint before the next compaction
+
 	reclaimEvery = time.Second
 )
 
@@ -120,19 +122,21 @@ func (db *DB) compactTimer() {
 	if c.closed || c.paused > 0 {
 		return
 	}
-	if c.running == nil {
+	missing := db.missingHints()
+	if c.running == nil && len(missing) <= len(db.manifests.get().segments)/mostMissing {
 		c.running = db.pick()
 	}
 	if c.running == nil {
-		db.hintNext()
+		db.hintNext(missing)
 		return
 	}
-	step := db.compactStep()
-	if err := db.goOn(step); err != nil {
+	before := c.running.read()
+	running := c.running
+	if err := db.goOn(db.compactStep()); err != nil {
 		db.scheduleCompaction(min(compactRetry<<min(c.failures, 10), compactRetryMax))
 		return
 	}
-	db.scheduleCompaction(db.pace(step))
+	db.scheduleCompaction(db.pace(running.read() - before))
 }
 
 // compactStep is small for small segments, so that their compaction has more
@@ -171,14 +175,13 @@ func (c *compactor) count() {
 	defer c.brief.Unlock()
 	c.stats.Compactions++
 	c.stats.Segments += len(c.running.inputs)
-	c.stats.BytesRead += c.running.read
+	c.stats.BytesRead += c.running.read()
 	c.stats.BytesWritten += c.running.written
-	c.stats.BytesFreed += c.running.read - c.running.written + c.running.freed
+	c.stats.BytesFreed += c.running.passed - c.running.written + c.running.freed
 }
 
-// hintNext writes a hint if one is missing and has the timer go on.
-func (db *DB) hintNext() {
-	list := db.missingHints()
+// hintNext writes one of the hints that are missing and has the timer go on.
+func (db *DB) hintNext(list []entry) {
 	if len(list) == 0 {
 		return
 	}
@@ -327,12 +330,12 @@ func (db *DB) compactMore(job *compactJob) (more bool, err error) {
 		c.running = db.newCompaction(inputs)
 	}
 	running := c.running
-	read, written := running.read, running.written
+	passed, written := running.passed, running.written
 	err = db.goOn(db.compactStep())
 	if isNoSpace(err) && len(running.inputs) > 1 && job.split() {
 		err = nil
 	}
-	job.progress.Done += running.read - read
+	job.progress.Done += running.passed - passed
 	job.progress.Written += running.written - written
 	return true, err
 }

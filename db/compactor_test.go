@@ -213,6 +213,71 @@ func TestCompactDamaged(t *testing.T) {
 	}
 }
 
+// A segment in which nothing is needed any more goes without being read, even
+// if it could not be. One with a tombstone, with a blob or with a record of a
+// newer version is read.
+func TestCompactUnread(t *testing.T) {
+	disk := simdisk.New()
+	db := open(t, "", &Options{FS: disk, SegmentSize: 4 << 10, BlobSize: 4 << 10})
+	seal := func() (size int64) {
+		db.write.Lock()
+		defer db.write.Unlock()
+		size = db.writer.active.Segment().Len() - segment.HeaderSize
+		if err := db.rotate(0); err != nil {
+			t.Fatal(err)
+		}
+		return size
+	}
+	mustPut(t, db, "key", strings.Repeat("value", 100))
+	first := db.writer.active.Segment()
+	dead := seal()
+	mustPut(t, db, "gone", "x")
+	mustPut(t, db, "key", "new")
+	mustPut(t, db, "large", strings.Repeat("x", 5<<10))
+	seal()
+	if err := db.Delete([]byte("gone"), nil); err != nil {
+		t.Fatal(err)
+	}
+	w := db.writer.active
+	db.writer.seq++
+	w.Append(&segment.Record{Kind: 200, Flags: segment.FlagFirst, Seq: db.writer.seq, Key: []byte("newer")})
+	if err := flush(w); err != nil {
+		t.Fatal(err)
+	}
+	seal()
+	mustPut(t, db, "key", "newest")
+	mustPut(t, db, "large", "small")
+	seal()
+	db.Close()
+
+	db = open(t, "", &Options{FS: disk, SegmentSize: 4 << 10, BlobSize: 4 << 10})
+	clear(db.state.Load().find(first.ID()).Bytes()[segment.HeaderSize:first.Len()])
+	var last CompactProgress
+	if err := db.Compact(t.Context(), func(p CompactProgress) { last = p }); err != nil {
+		t.Fatal(err)
+	}
+	s := db.Stats()
+	if got := last.Total - s.Compaction.BytesRead; got != dead || last.Done != last.Total || s.Blobs > 0 {
+		t.Errorf("%d bytes were not read, should be %d; %+v, %d blobs", got, dead, last, s.Blobs)
+	}
+	kept := 0
+	for _, seg := range db.state.Load().segs {
+		if seg == nil {
+			continue
+		}
+		for r := range seg.Records(segment.HeaderSize, seg.Len()) {
+			if r.Kind == 200 {
+				kept++
+			}
+		}
+	}
+	if kept != 1 {
+		t.Errorf("%d records of a newer version are left, want 1", kept)
+	}
+	mustHold(t, db, map[string]string{"key": "newest", "large": "small"})
+	mustBeGone(t, db, "gone")
+}
+
 // A compaction that can't make its outputs tries again later, and less and
 // less often.
 func TestCompactorBacksOff(t *testing.T) {

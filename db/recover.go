@@ -234,6 +234,9 @@ func (db *DB) readRecords(seg *segment.Segment, from, to int64) (changes []index
 		}
 		t.Add(&r)
 		if !r.Kind.Indexed() {
+			if r.Kind != segment.KindWatermark {
+				db.index.CountTombstone(seg.Slot(), r.End-r.Offset)
+			}
 			continue
 		}
 		if err := db.blobs.hold(seg, &r, seg.Store()); err != nil {

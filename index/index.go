@@ -49,7 +49,7 @@ type Options struct {
 type Usage struct {
 	Records    int
 	Bytes      int64
-	Tombstones int64 // bytes
+	Tombstones int64 // bytes, with records whose kind only a newer version knows
 }
 
 // Index maps keys to the records that hold their newest versions. Its methods
@@ -117,7 +117,8 @@ func (x *Index) Usage(slot int) Usage {
 }
 
 // CountTombstone notes that a tombstone of so many bytes was copied to the
-// segment in a slot. Publish counts those that it is given.
+// segment in a slot, or a record whose kind only a newer version knows was
+// found there. Publish counts the tombstones that it is given.
 func (x *Index) CountTombstone(slot int, size int64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
@@ -76,6 +77,9 @@ func (w *hintWriter) collect() error {
 		}
 		w.readTo = r.End
 		w.footer.tally.Add(&r)
+		if !r.Kind.Indexed() && r.Kind != KindWatermark {
+			return fmt.Errorf("%s: %w: there is no hint for record kind %d", w.seg.Path(), errors.ErrUnsupported, r.Kind)
+		}
 		if !r.Kind.Indexed() {
 			continue
 		}
