@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -130,6 +131,7 @@ func (s *soak) finish(out io.Writer) error {
 		return err
 	}
 	closed := time.Since(began)
+	hints, segments := s.count("*.hint"), s.count("*.seg")
 	began = time.Now()
 	store, err := db.Open(s.dir, &s.options)
 	if err != nil {
@@ -146,8 +148,15 @@ func (s *soak) finish(out io.Writer) error {
 			return err
 		}
 	}
-	fmt.Fprintf(out, "reopened     closed in %.2f s, opened in %.2f s, %d keys verified\n", closed.Seconds(), opened.Seconds(), s.verified)
+	fmt.Fprintf(out, "reopened     closed in %.2f s, opened in %.2f s with %d hints for %d segments, %d keys verified\n",
+		closed.Seconds(), opened.Seconds(), hints, segments, s.verified)
 	return nil
+}
+
+// count is how many files there are of a kind.
+func (s *soak) count(pattern string) int {
+	list, _ := filepath.Glob(filepath.Join(s.dir, pattern)) // fails for a bad pattern only
+	return len(list)
 }
 
 // verifyAll looks at each key, with as many goroutines as there are readers.

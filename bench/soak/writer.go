@@ -14,7 +14,8 @@ type writer struct {
 	*soak
 	batch  db.Batch
 	keys   []uint64 // in the batch
-	values []byte   // of the batch, or of one put alone
+	values []byte   // in the batch
+	value  []byte   // of a put alone
 }
 
 func (s *soak) newWriter() *writer { return &writer{soak: s} }
@@ -67,8 +68,8 @@ func (w *writer) isLarge(key uint64) bool {
 func (w *writer) alone(key uint64) error {
 	n := w.next(key)
 	if !w.model.isDelete(key, n) {
-		w.values = w.model.value(w.values[:0], key, n)
-		if err := w.patiently(func() error { return w.store.Put(keyOf(key), w.values, nil) }); err != nil {
+		w.value = w.model.value(w.value[:0], key, n)
+		if err := w.patiently(func() error { return w.store.Put(keyOf(key), w.value, nil) }); err != nil {
 			return err
 		}
 		w.count(key, n)
@@ -115,7 +116,7 @@ func (w *writer) apply() error {
 		}
 	}
 	w.batch.Reset()
-	w.keys, w.values = w.keys[:0], nil
+	w.keys, w.values = w.keys[:0], w.values[:0]
 	return nil
 }
 
