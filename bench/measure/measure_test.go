@@ -107,11 +107,16 @@ func TestThisProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Munmap(mapped)
+	barred, err := unix.Mmap(-1, 0, 4096, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(barred)
 	after, err := ThisProcess()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if after.Descriptors != before.Descriptors+1 || after.Maps <= before.Maps ||
+	if after.Descriptors != before.Descriptors+1 || after.Maps <= before.Maps || after.Barred == 0 ||
 		after.Anon < before.Anon+size/2 || after.Heap < before.Heap+size/2 {
 		t.Errorf("%+v, then %+v", before, after)
 	}

@@ -12,7 +12,8 @@ import (
 type Process struct {
 	Anon, File, Shmem int64 // bytes in memory: its own, of mapped files, shared
 	Heap              int64 // bytes of objects in Go's heap, dead ones too
-	Maps              int   // mappings
+	Maps              int   // mappings that can be read or written
+	Barred            int   // and those that can't: address ranges that are held back
 	Descriptors       int
 }
 
@@ -29,7 +30,8 @@ func ThisProcess() (p Process, err error) {
 	if err != nil {
 		return p, err
 	}
-	p.Maps = bytes.Count(maps, []byte("\n"))
+	p.Barred = bytes.Count(maps, []byte(" ---p "))
+	p.Maps = bytes.Count(maps, []byte("\n")) - p.Barred
 	fds, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		return p, err

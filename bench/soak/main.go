@@ -33,7 +33,7 @@ func run(args []string, out io.Writer) (status int) {
 	f := flag.NewFlagSet("soak", flag.ContinueOnError)
 	f.SetOutput(out)
 	f.StringVar(&c.dir, "dir", "", "where to make the store, by default a temporary directory; it is removed at the end")
-	f.IntVar(&c.keys, "keys", 10_000_000, "how many keys; each takes about 750 bytes of disk and 80 of memory")
+	f.IntVar(&c.keys, "keys", 10_000_000, "how many keys; each takes about 850 bytes of disk")
 	f.DurationVar(&c.length, "for", 30*time.Minute, "how long, after the store has been filled")
 	f.DurationVar(&c.sample, "sample", time.Minute, "time between two looks at what it takes")
 	f.Float64Var(&c.rate, "rate", 20_000, "writes a second, and as many reads")

@@ -30,8 +30,8 @@ func (s *soak) take() (sample, error) {
 
 // sampler takes samples until the end and prints them.
 func (s *soak) sampler(out io.Writer) (list []sample, err error) {
-	fmt.Fprintf(out, "%8s %9s %9s %8s %8s %6s %6s %6s %6s %8s %8s %6s %8s %8s %8s %8s %8s %4s %4s\n",
-		"seconds", "writes/s", "reads/s", "anon", "file", "shmem", "heap", "maps", "fds", "disk", "live", "ratio",
+	fmt.Fprintf(out, "%8s %9s %9s %8s %8s %6s %6s %6s %6s %6s %8s %8s %8s %6s %8s %8s %8s %8s %8s %4s %4s\n",
+		"seconds", "writes/s", "reads/s", "anon", "file", "shmem", "heap", "maps", "barred", "fds", "disk", "records", "live", "ratio",
 		"unlinked", "pinned", "moved", "backlog", "compact", "GCs", "exp")
 	first, err := s.take()
 	for last := first; err == nil && s.sleep(time.Until(last.at.Add(s.sample))); {
@@ -47,10 +47,10 @@ func (s *soak) sampler(out io.Writer) (list []sample, err error) {
 // print prints a line, with rates since the sample before and sizes in MiB.
 func (s *sample) print(out io.Writer, first, before sample) {
 	p, c, took := s.process, s.stats.Compaction, s.at.Sub(before.at).Seconds()
-	fmt.Fprintf(out, "%8.0f %9.0f %9.0f %8d %8d %6d %6d %6d %6d %8d %8d %6.2f %8d %8d %8d %8d %8.1f %4d %4d\n",
+	fmt.Fprintf(out, "%8.0f %9.0f %9.0f %8d %8d %6d %6d %6d %6d %6d %8d %8d %8d %6.2f %8d %8d %8d %8d %8.1f %4d %4d\n",
 		s.at.Sub(first.at).Seconds(), float64(s.writes-before.writes)/took, float64(s.reads-before.reads)/took,
-		p.Anon>>20, p.File>>20, p.Shmem>>20, p.Heap>>20, p.Maps, p.Descriptors,
-		s.space.Sum()>>20, s.live>>20, float64(s.space.Sum())/float64(s.live), s.space.Unlinked>>20,
+		p.Anon>>20, p.File>>20, p.Shmem>>20, p.Heap>>20, p.Maps, p.Barred, p.Descriptors,
+		s.space.Sum()>>20, s.stats.LiveBytes>>20, s.live>>20, float64(s.space.Sum())/float64(s.live), s.space.Unlinked>>20,
 		s.stats.Pinned.Bytes>>20, s.stats.Pinned.Moved>>20, c.Backlog>>20,
 		float64(c.BytesRead-before.stats.Compaction.BytesRead)/took/(1<<20),
 		s.stats.Pinned.Collections, s.stats.Pinned.Revoked)

@@ -126,12 +126,16 @@ func (s *soak) finish(out io.Writer) error {
 	}
 	fmt.Fprintf(out, "\nverified     all %d keys in %.1f s; before that %d reads, %d snapshots (%d others expired) and %d values held; %d writes had to wait for readers\n",
 		s.keys, time.Since(began).Seconds(), s.reads.Load(), s.snaps.Load(), s.expired.Load(), s.held.Load(), s.rejected.Load())
+	segments := s.longSegments()
 	began = time.Now()
 	if err := s.store.Close(); err != nil {
 		return err
 	}
 	closed := time.Since(began)
-	hints, segments := s.count("*.hint"), s.count("*.seg")
+	hints, err := filepath.Glob(filepath.Join(s.dir, "*.hint"))
+	if err != nil {
+		return err
+	}
 	began = time.Now()
 	store, err := db.Open(s.dir, &s.options)
 	if err != nil {
@@ -148,15 +152,19 @@ func (s *soak) finish(out io.Writer) error {
 			return err
 		}
 	}
-	fmt.Fprintf(out, "reopened     closed in %.2f s, opened in %.2f s with %d hints for %d segments, %d keys verified\n",
-		closed.Seconds(), opened.Seconds(), hints, segments, s.verified)
+	fmt.Fprintf(out, "reopened     closed in %.2f s, opened in %.2f s with %d hints for %d segments of a MiB and more, %d keys verified\n",
+		closed.Seconds(), opened.Seconds(), len(hints), segments, s.verified)
 	return nil
 }
 
-// count is how many files there are of a kind.
-func (s *soak) count(pattern string) int {
-	list, _ := filepath.Glob(filepath.Join(s.dir, pattern)) // fails for a bad pattern only
-	return len(list)
+// longSegments is how many segments there are for which a hint is worth it.
+func (s *soak) longSegments() (n int) {
+	for _, g := range s.store.Stats().Segments {
+		if g.Length >= 1<<20 {
+			n++
+		}
+	}
+	return n
 }
 
 // verifyAll looks at each key, with as many goroutines as there are readers.
