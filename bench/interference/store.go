@@ -112,5 +112,5 @@ func (u *subject) slice(going bool, length time.Duration) (*measured, error) {
 
 const (
 	goingAfter = 200 * time.Millisecond // after resume compaction goes on
-	lookEvery  = 20 * time.Millisecond
+	lookEvery  = 100 * time.Millisecond
 )
