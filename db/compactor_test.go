@@ -120,6 +120,11 @@ func TestCompactBlobs(t *testing.T) {
 	}
 	mustGet(t, db, "large", string(value))
 	mustGet(t, db, "other", string(value))
+	for id, n := range db.blobs.named {
+		if n != 1 || len(db.blobs.named) != 2 {
+			t.Errorf("%d records name blob %d of %d", n, id, len(db.blobs.named))
+		}
+	}
 }
 
 // What the compactor began and did not end leaves nothing behind, whoever
