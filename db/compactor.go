@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/crowfly/crowfly/segment"
@@ -20,12 +21,14 @@ type compactor struct {
 	scheduled atomic.Bool // the timer is set
 	folded    atomic.Bool // the small segments of earlier runs were merged
 	reclaims  atomic.Bool // the timer of reclaim is set
+	room      room
 
 	mu       sync.Mutex // held for a step
 	running  *compaction
 	closed   bool
 	paused   int
 	failures int                  // in a row
+	short    bool                 // there was no room for any of what should be compacted
 	suspect  map[segment.ID]error // damaged: they stay as they are
 
 	brief sync.Mutex // guards what follows, apart from mu, which a step may hold for long
@@ -101,6 +104,9 @@ func (db *DB) reclaimTimer() {
 	if len(db.pinned.held()) > 0 {
 		db.scheduleReclaim()
 	}
+	if c.short {
+		db.scheduleCompaction(0)
+	}
 }
 
 // compactTimer does a step and decides when the next one is due.
@@ -170,7 +176,7 @@ func (c *compactor) count() {
 // hintNext writes a hint if one is missing and has the timer go on.
 func (db *DB) hintNext() {
 	list := db.missingHints()
-	if len(list) == 0 {
+	if len(list) == 0 || db.scarce() {
 		return
 	}
 	e := list[0]
@@ -263,7 +269,7 @@ func (db *DB) Compact(ctx context.Context, progress func(CompactProgress)) error
 	if db.opts.ReadOnly {
 		return ErrReadOnly
 	}
-	if err := db.sealForCompaction(); err != nil {
+	if err := db.sealForCompaction(); err != nil && !isNoSpace(err) {
 		return writeError(err)
 	}
 	defer db.scheduleCompaction(compactEvery) // for hints
@@ -312,6 +318,9 @@ func (db *DB) compactMore(job *compactJob) (more bool, err error) {
 	}
 	if c.running == nil {
 		inputs := db.next(job)
+		if len(inputs) == 0 && c.short {
+			return false, syscall.ENOSPC
+		}
 		if len(inputs) == 0 {
 			return false, nil
 		}
