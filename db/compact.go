@@ -31,6 +31,9 @@ type compaction struct {
 	synced  int64 // how many of them when they were last synced
 	moves   []move
 
+	borrowed bool  // it writes to blocks that were held for it
+	lent     int64 // bytes that are left of those
+
 	left, kept []segment.Record // the blobrefs among the inputs, and those copied
 	freed      int64            // bytes of blobs that only the inputs named
 }
@@ -47,6 +50,7 @@ const (
 // newCompaction begins a compaction of segments that are in the manifest.
 func (db *DB) newCompaction(inputs []*segment.Segment) *compaction {
 	c := &compaction{db: db, inputs: inputs, offset: segment.HeaderSize, oldest: ^uint64(0)}
+	c.borrow()
 	for _, e := range db.manifests.get().segments {
 		if !e.active && !c.isInput(e.id) {
 			c.oldest = min(c.oldest, e.tally.MinSeq)
@@ -91,6 +95,8 @@ func (c *compaction) step(bytes int64) (done bool, err error) {
 	}
 	if err != nil {
 		c.discard()
+	} else if done {
+		c.giveBack()
 	}
 	return done, err
 }
@@ -182,7 +188,7 @@ func (c *compaction) copy(in *segment.Segment, r *segment.Record) error {
 	}
 	c.written += r.End - r.Offset
 	copied := *r
-	if err := appendCopy(w, &copied); err != nil {
+	if err := appendCopy(w, &copied, c.may); err != nil {
 		return err
 	}
 	switch r.Kind {
@@ -205,7 +211,7 @@ func (c *compaction) output(size int64) (*segment.Writer, error) {
 		}
 	}
 	left := max(size, c.size()-c.passed)
-	w, err := c.db.makeSegment(segment.HeaderSize + min(max(c.db.opts.SegmentSize-segment.HeaderSize, size), left))
+	w, err := c.db.makeSegment(segment.HeaderSize + min(max(c.db.segmentSize()-segment.HeaderSize, size), left))
 	if err == nil {
 		c.outputs = append(c.outputs, w)
 	}
@@ -218,7 +224,7 @@ func (c *compaction) flush() error {
 		return nil
 	}
 	w := c.outputs[len(c.outputs)-1]
-	if err := flush(w); err != nil || c.written < c.synced+syncStep {
+	if err := flush(w, c.may); err != nil || c.written < c.synced+syncStep {
 		return err
 	}
 	c.synced = c.written
@@ -268,7 +274,7 @@ func (c *compaction) moveOver() (err error) {
 
 // editManifest is DB.editManifest for somebody who does not hold DB.write.
 func (c *compaction) editManifest() error {
-	err := c.db.manifests.edit(c.edit)
+	err := c.db.manifests.editAmong(c.edit)
 	if err != nil && !c.db.manifests.outcomeKnown() {
 		c.db.poison(err)
 	}
@@ -340,6 +346,7 @@ func (c *compaction) discard() {
 		c.db.discard(w.Segment())
 	}
 	c.outputs = nil
+	c.giveBack()
 }
 
 // copySize bounds what a copy of the record takes. Where its value is aligned
@@ -353,8 +360,8 @@ func copySize(r *segment.Record) int64 {
 }
 
 // appendCopy stages a record of another segment in w, with its sequence
-// number and checksum, and writes now and then.
-func appendCopy(w *segment.Writer, r *segment.Record) error {
+// number and checksum, and writes now and then. may is that of Writer.Reserve.
+func appendCopy(w *segment.Writer, r *segment.Record, may func(int64) error) error {
 	r.Flags |= segment.FlagFirst | segment.FlagCopied
 	r.Left, r.DurableTo = 0, 0
 	if !w.Fits(copySize(r)) {
@@ -364,11 +371,11 @@ func appendCopy(w *segment.Writer, r *segment.Record) error {
 	if w.Staged() < copyStep {
 		return nil
 	}
-	return flush(w)
+	return flush(w, may)
 }
 
-func flush(w *segment.Writer) error {
-	if err := w.Reserve(0); err != nil {
+func flush(w *segment.Writer, may func(int64) error) error {
+	if err := w.Reserve(0, may); err != nil {
 		return err
 	}
 	return w.Write()

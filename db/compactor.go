@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/crowfly/crowfly/segment"
@@ -20,12 +21,14 @@ type compactor struct {
 	scheduled atomic.Bool // the timer is set
 	folded    atomic.Bool // the small segments of earlier runs were merged
 	reclaims  atomic.Bool // the timer of reclaim is set
+	room      room
 
 	mu       sync.Mutex // held for a step
 	running  *compaction
 	closed   bool
 	paused   int
 	failures int                  // in a row
+	short    bool                 // there was no room for any of what should be compacted
 	suspect  map[segment.ID]error // damaged: they stay as they are
 
 	brief sync.Mutex // guards what follows, apart from mu, which a step may hold for long
@@ -110,6 +113,9 @@ func (db *DB) reclaimTimer() {
 	db.reclaim()
 	if len(db.pinned.held()) > 0 {
 		db.scheduleReclaim()
+	}
+	if c.short {
+		db.scheduleCompaction(0)
 	}
 }
 
@@ -275,7 +281,7 @@ func (db *DB) Compact(ctx context.Context, progress func(CompactProgress)) error
 	if db.opts.ReadOnly {
 		return ErrReadOnly
 	}
-	if err := db.sealForCompaction(); err != nil {
+	if err := db.sealForCompaction(); err != nil && !isNoSpace(err) {
 		return writeError(err)
 	}
 	defer db.scheduleCompaction(compactEvery) // for hints
@@ -324,6 +330,9 @@ func (db *DB) compactMore(job *compactJob) (more bool, err error) {
 	}
 	if c.running == nil {
 		inputs := db.next(job)
+		if len(inputs) == 0 && c.short {
+			return false, syscall.ENOSPC
+		}
 		if len(inputs) == 0 {
 			return false, nil
 		}

@@ -120,6 +120,9 @@ func TestCompactBlobs(t *testing.T) {
 	}
 	mustGet(t, db, "large", string(value))
 	mustGet(t, db, "other", string(value))
+	if n := len(db.blobs.named); n != 2 {
+		t.Errorf("%d blobs are named", n)
+	}
 }
 
 // What the compactor began and did not end leaves nothing behind, whoever
@@ -241,7 +244,7 @@ func TestCompactUnread(t *testing.T) {
 	w := db.writer.active
 	db.writer.seq++
 	w.Append(&segment.Record{Kind: 200, Flags: segment.FlagFirst, Seq: db.writer.seq, Key: []byte("newer")})
-	if err := flush(w); err != nil {
+	if err := flush(w, nil); err != nil {
 		t.Fatal(err)
 	}
 	seal()

@@ -116,6 +116,7 @@ func (db *DB) Close() error {
 		return nil
 	}
 	err := writeError(db.finish())
+	db.compactor.room.release(db.fs)
 	db.manifests.unprepare() // unless the last edit has used it
 	db.changeState(func(*state) *state { return nil })
 	return errors.Join(err, db.unlock(), db.handles.stillOpen())

@@ -257,6 +257,53 @@ func deleteAll(t *testing.T, store string, n int) (deleted int) {
 	return deleted
 }
 
+// Space comes back on a full disk, in the same run and without anybody asking
+// for it: after every other value was deleted there is room for half as much
+// again, and nothing acknowledged is lost.
+func TestFullDiskComesBack(t *testing.T) {
+	for _, disk := range smallDisks {
+		t.Run(disk.name, func(t *testing.T) {
+			db := open(t, filepath.Join(mountDisk(t, disk.size, disk.mkfs), "store"), nil)
+			n, err := fillUp(db)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := 0; i < n; i += 2 {
+				if err := db.Delete(fullKey(i), &PutOptions{Sync: SyncInterval}); err != nil {
+					t.Fatalf("delete %d of %d: %v", i, n, err)
+				}
+			}
+			more := n + putWhenThereIsRoom(t, db, n, n/4)
+			for i := range more {
+				got, err := db.Get(nil, fullKey(i))
+				if gone := i < n && i%2 == 0; gone != errors.Is(err, ErrNotFound) || !gone && !bytes.Equal(got, fullValue(i)) {
+					t.Fatalf("key %d of %d: %d bytes, %v", i, n, len(got), err)
+				}
+			}
+			t.Logf("%d values, then %d more, %+v", n, more-n, db.Stats().Compaction)
+		})
+	}
+}
+
+// putWhenThereIsRoom puts so many values from the n-th on, as room for them comes
+// back.
+func putWhenThereIsRoom(t *testing.T, db *DB, n, wanted int) (done int) {
+	for deadline := time.Now().Add(time.Minute); done < wanted; {
+		err := db.Put(fullKey(n+done), fullValue(n+done), &PutOptions{Sync: SyncInterval})
+		switch {
+		case err == nil:
+			done++
+		case !errors.Is(err, ErrNoSpace):
+			t.Fatal(err)
+		case time.Now().After(deadline):
+			t.Fatalf("room for %d of %d values has come back in a minute: %+v", done, wanted, db.Stats())
+		default:
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	return done
+}
+
 // waitClosed waits until the process has no file of a directory open or mapped:
 // what is dropped the collector closes.
 func waitClosed(t *testing.T, dir string) {

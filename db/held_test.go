@@ -5,19 +5,21 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"testing"
 )
 
 // heldSlice is a slice that a handle gave out, with what it must show.
 type heldSlice struct {
 	slice, want []byte
-	close       func() error
+	close       func() error // nil if the handle was dropped
 }
 
 // What handles gave out stays as it is across a thousand compactions, each of
 // which removes every segment there was, with collections, moves to memory and
 // expiring snapshots in between. Method: all slices are compared again and again
-// while readers come and go, some of them without Close.
+// while readers come and go; some handles are dropped without Close, which keeps
+// what they gave out and is reported.
 func TestHeldAcrossCompactions(t *testing.T) {
 	compactions := 1000
 	if testing.Short() || underRace {
@@ -34,7 +36,7 @@ func TestHeldAcrossCompactions(t *testing.T) {
 	}
 	const keys = 5
 	latest := make([][]byte, keys)
-	var held []heldSlice
+	var held, leaked []heldSlice
 	for n := range compactions {
 		for k := range keys {
 			if latest[k] == nil || rng.IntN(2) == 0 {
@@ -53,25 +55,46 @@ func TestHeldAcrossCompactions(t *testing.T) {
 			db.reclaim()
 		}
 		for len(held) > 30 {
-			if i := rng.IntN(len(held)); n%50 == 0 {
-				held = append(held[:i], held[i+1:]...) // dropped without Close
-			} else {
-				checkHeld(t, held[i])
-				held[i].close()
-				held = append(held[:i], held[i+1:]...)
+			i := rng.IntN(len(held))
+			h := held[i]
+			held = slices.Delete(held, i, i+1)
+			checkHeld(t, h)
+			if n%leakEvery == 0 {
+				h.close = nil
+				leaked = append(leaked, h)
+				break
 			}
+			h.close()
 		}
 		if n%10 == 0 {
-			for _, h := range held {
-				checkHeld(t, h)
-			}
+			checkHeld(t, held...)
+			checkHeld(t, leaked...)
 		}
 	}
 	s := db.Stats()
 	if s.Pinned.Collections == 0 || s.Pinned.Revoked == 0 {
 		t.Errorf("nothing was at stake: %+v", s.Pinned)
 	}
-	t.Logf("%+v, %d handles", s.Pinned, len(s.Handles))
+	t.Logf("%+v, %d handles, %d of them dropped", s.Pinned, len(s.Handles), len(leaked))
+	held = nil
+	reclaimUntil(t, db, "dropped handles are reported", func(Pinned) bool {
+		runtime.GC()
+		return leaks(db) >= len(leaked)
+	})
+	checkHeld(t, leaked...)
+}
+
+// leakEvery is how many compactions there are to a handle that is dropped.
+const leakEvery = 25
+
+// leaks counts the handles that are known to have been dropped.
+func leaks(db *DB) (n int) {
+	for _, h := range db.Stats().Handles {
+		if h.Leaked {
+			n++
+		}
+	}
+	return n
 }
 
 // putRoomy puts a value although readers may hold too much.
@@ -83,10 +106,12 @@ func putRoomy(t *testing.T, db *DB, key string, value []byte) {
 	mustPut(t, db, key, string(value))
 }
 
-func checkHeld(t *testing.T, h heldSlice) {
+func checkHeld(t *testing.T, held ...heldSlice) {
 	t.Helper()
-	if !bytes.Equal(h.slice, h.want) {
-		t.Fatalf("a slice of %.40q became %.40q", h.want, h.slice)
+	for _, h := range held {
+		if !bytes.Equal(h.slice, h.want) {
+			t.Fatalf("a slice of %.40q became %.40q", h.want, h.slice)
+		}
 	}
 }
 

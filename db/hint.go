@@ -65,8 +65,12 @@ func (h *hints) isThere(id segment.ID) bool {
 
 func (e *entry) wantsHint() bool { return !e.active && e.length >= hintMinimum }
 
-// missingHints returns the sealed segments that should get a hint.
+// missingHints returns the sealed segments that should get a hint: none on a disk
+// that is nearly full.
 func (db *DB) missingHints() (list []entry) {
+	if db.scarce() {
+		return nil
+	}
 	for _, e := range db.manifests.get().segments {
 		if e.wantsHint() && !db.hints.has(e.id) {
 			list = append(list, e)

@@ -319,6 +319,19 @@ func (o *manifestOwner) edit(change func(*manifest)) error {
 	return nil
 }
 
+// editAmong is edit for one that will not be the last: if its file was ready the
+// next one's is made so too, since deletes on a full disk count on that.
+func (o *manifestOwner) editAmong(change func(*manifest)) error {
+	o.mu.Lock()
+	ready := o.next != nil
+	o.mu.Unlock()
+	err := o.edit(change)
+	if err == nil && ready {
+		o.prepare() // without room it is tried again by the next put
+	}
+	return err
+}
+
 // endRepair says, with the next generation, that everything is in the trash
 // which a repair took out of the store.
 func (o *manifestOwner) endRepair() {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/crowfly/crowfly/segment"
 )
@@ -11,7 +12,8 @@ import (
 // candidate is a sealed segment as compaction sees it.
 type candidate struct {
 	seg  *segment.Segment
-	live int64   // bytes of records to be copied
+	live int64   // bytes of records that are present values
+	need int64   // bytes that have to be copied, at most
 	gain int64   // bytes that go when it is compacted alone, blobs included
 	age  float64 // 0 for the youngest, 1 for the oldest
 	min  uint64  // lowest sequence number
@@ -87,7 +89,7 @@ func (db *DB) measure() space {
 		}
 		s.stuck += stuck
 		s.candidates = append(s.candidates, candidate{
-			seg: seg, live: usage.Bytes, min: e.tally.MinSeq,
+			seg: seg, live: usage.Bytes, need: usage.Bytes + usage.Tombstones, min: e.tally.MinSeq,
 			gain: seg.Len() - segment.HeaderSize - usage.Bytes - stuck + dead,
 			age:  1 - float64(e.tally.MaxSeq)/float64(m.nextSeq),
 		})
@@ -119,18 +121,20 @@ const (
 )
 
 // pick chooses what to compact in the background, or nothing as long as the
-// store keeps to its space target. The caller holds compactor.mu.
+// store keeps to its space target and the disk is not nearly full. The caller
+// holds compactor.mu.
 func (db *DB) pick() *compaction {
 	s := db.measure()
 	floor := db.opts.SegmentSize / 8 // a store this small is not worth it
-	if s.total-s.live < floor+int64(startAt*(db.opts.SpaceTarget-1)*float64(s.live)) {
+	if s.total-s.live < floor+int64(startAt*(db.opts.SpaceTarget-1)*float64(s.live)) && !db.scarce() {
 		return nil
 	}
 	db.sealDeadBlobs(&s)
 	s.drop(func(c candidate) bool {
 		return c.gain < c.seg.Len()/minGain || db.compactor.suspect[c.seg.ID()] != nil
 	})
-	inputs := s.best(db.opts.SegmentSize)
+	room := db.fit(&s)
+	inputs := s.best(min(db.opts.SegmentSize, room))
 	if len(inputs) == 0 && s.stuck > s.live/mostStuck {
 		inputs = db.oldestRange()
 	}
@@ -142,6 +146,29 @@ func (db *DB) pick() *compaction {
 
 func (s *space) drop(unfit func(candidate) bool) {
 	s.candidates = slices.DeleteFunc(s.candidates, unfit)
+}
+
+// fit drops the candidates that there is no room to copy, and returns how much
+// there is. What is wholly dead needs none. If nothing fits it forces a collection
+// and waits a moment for what that gives back of files that were removed; if that
+// is not enough it is tried again when more of them have gone.
+func (db *DB) fit(s *space) (room int64) {
+	const tries, pause = 20, 5 * time.Millisecond
+	if len(s.candidates) == 0 {
+		return 0
+	}
+	least := slices.MinFunc(s.candidates, func(a, b candidate) int { return cmp.Compare(a.need, b.need) }).need
+	room = db.roomToCopy()
+	for i := 0; i < tries && room < least; i++ {
+		if i == 0 && (len(db.pinned.held()) == 0 || !db.collect(func() bool { return true })) {
+			break
+		}
+		time.Sleep(pause)
+		room = db.roomToCopy()
+	}
+	db.compactor.short = room < least
+	s.drop(func(c candidate) bool { return c.need > room })
+	return room
 }
 
 // best returns the segments that are worth most, as many as give one of the
@@ -176,8 +203,9 @@ func (db *DB) sealDeadBlobs(s *space) {
 // tombstones that keep their own older records dead.
 func (db *DB) oldestRange() (inputs []*segment.Segment) {
 	s := db.measure()
+	room := db.roomToCopy()
 	for _, c := range s.candidates {
-		if db.compactor.suspect[c.seg.ID()] != nil {
+		if room -= c.need; room < 0 || db.compactor.suspect[c.seg.ID()] != nil {
 			return nil
 		}
 		inputs = append(inputs, c.seg)
@@ -200,13 +228,14 @@ func (db *DB) pickFold() (inputs []*segment.Segment) {
 		return nil
 	}
 	var size int64
+	most := db.segmentSize()
 	for i := len(segs) - 1; i >= 0; i-- {
 		e := segs[i]
 		if e.active {
 			continue
 		}
-		if e.length > db.opts.SegmentSize/foldRatio || len(inputs) > 0 && e.length > foldRatio*size ||
-			size+e.length > db.opts.SegmentSize {
+		if e.length > most/foldRatio || len(inputs) > 0 && e.length > foldRatio*size ||
+			size+e.length > most {
 			break
 		}
 		inputs = append(inputs, st.find(e.id))
@@ -260,14 +289,15 @@ func (db *DB) next(job *compactJob) (inputs []*segment.Segment) {
 			return inputs
 		}
 	}
-	s := db.measure()
+	s, most := db.measure(), db.segmentSize()
 	s.drop(func(c candidate) bool {
-		small := c.seg.Len() < db.opts.SegmentSize/foldRatio
+		small := c.seg.Len() < most/foldRatio
 		return !job.left[c.seg.ID()] || c.gain < c.seg.Len()/jobGain && !small || db.compactor.suspect[c.seg.ID()] != nil
 	})
+	room := db.fit(&s)
 	slices.SortFunc(s.candidates, func(a, b candidate) int { return cmp.Compare(a.min, b.min) })
 	for len(s.candidates) > 0 {
-		group := s.take(job.groups * db.opts.SegmentSize)
+		group := s.take(min(job.groups*db.opts.SegmentSize, room))
 		for _, c := range group {
 			delete(job.left, c.seg.ID())
 			inputs = append(inputs, c.seg)
@@ -280,13 +310,13 @@ func (db *DB) next(job *compactJob) (inputs []*segment.Segment) {
 	return nil
 }
 
-// take removes the first candidates, at least one, that have so many live bytes
+// take removes the first candidates, at least one, that need so many bytes
 // together.
 func (s *space) take(most int64) (group []candidate) {
-	var live int64
+	var need int64
 	n := 0
-	for n < len(s.candidates) && (n == 0 || live+s.candidates[n].live <= most) {
-		live += s.candidates[n].live
+	for n < len(s.candidates) && (n == 0 || need+s.candidates[n].need <= most) {
+		need += s.candidates[n].need
 		n++
 	}
 	group, s.candidates = s.candidates[:n], s.candidates[n:]

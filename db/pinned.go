@@ -122,8 +122,12 @@ func (r *retired) blobs(live *state) (list []*segment.Blob) {
 	return slices.DeleteFunc(seg.Blobs(), func(b *segment.Blob) bool { return live.holdsBlob(b) })
 }
 
-// limit is how much may be pinned on disk before anything is done.
+// pinnedLimit is how much may be pinned on disk before anything is done: nothing
+// if the disk is nearly full.
 func (db *DB) pinnedLimit(st *state) int64 {
+	if db.scarce() {
+		return 0
+	}
 	var store int64
 	for _, seg := range st.segs {
 		if seg != nil {

@@ -73,7 +73,7 @@ func (db *DB) putBlob(key []byte, head [][]byte, src *source, o *PutOptions) (Re
 		return Result{}, writeError(err)
 	}
 	defer db.whileOpen(w.Abort)
-	if err := src.copyTo(w, head); err != nil {
+	if err := src.copyTo(w, head, db.mayPut); err != nil {
 		return Result{}, writeError(err)
 	}
 	extent, err := w.Finish()
@@ -164,8 +164,11 @@ func (s *source) readHead(most int64) (head [][]byte, whole bool, err error) {
 	return head, false, nil
 }
 
-// copyTo writes the head and all that follows.
-func (s *source) copyTo(w *segment.BlobWriter, head [][]byte) error {
+// copyTo writes the head and all that follows, as far as may lets it.
+func (s *source) copyTo(w *segment.BlobWriter, head [][]byte, may func(int64) error) error {
+	if err := may(max(s.size, s.read)); err != nil {
+		return err
+	}
 	if s.size > 0 {
 		if err := w.Reserve(s.size); err != nil {
 			return err
@@ -180,6 +183,11 @@ func (s *source) copyTo(w *segment.BlobWriter, head [][]byte) error {
 	piece := make([]byte, pieceSize)
 	for {
 		n, readErr := s.fill(piece)
+		if s.size < 0 {
+			if err := may(int64(n)); err != nil {
+				return err
+			}
+		}
 		if _, err := w.Write(piece[:n]); err != nil {
 			return err
 		}

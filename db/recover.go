@@ -359,14 +359,14 @@ func (db *DB) copyTail(seg *segment.Segment, tail segment.Tail) (*entry, error) 
 				return nil, err
 			}
 		}
-		if err := appendCopy(w, &r); err != nil {
+		if err := appendCopy(w, &r, nil); err != nil {
 			return nil, err
 		}
 	}
 	if w == nil {
 		return nil, nil
 	}
-	if err := errors.Join(flush(w), w.Trim(), w.Sync()); err != nil {
+	if err := errors.Join(flush(w, nil), w.Trim(), w.Sync()); err != nil {
 		return nil, err
 	}
 	out := w.Segment()

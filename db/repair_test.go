@@ -157,7 +157,7 @@ func storeOfNewerRecord(t *testing.T) *simdisk.Disk {
 	mustPut(t, db, "key", "value")
 	w := db.writer.active
 	w.Append(&segment.Record{Kind: 100, Flags: segment.FlagFirst, Seq: db.writer.seq + 1, Key: []byte("key")})
-	if err := errors.Join(flush(w), db.Close()); err != nil {
+	if err := errors.Join(flush(w, nil), db.Close()); err != nil {
 		t.Fatal(err)
 	}
 	list := names(disk, "MANIFEST")

@@ -17,6 +17,7 @@ import (
 // With these three a full segment can be left for the next one on a full disk.
 // Deletes in their turn leave the last of it alone: Close and recovery give
 // back what is set aside before they write a manifest, and so find room.
+// What compaction needs is another matter, see room.
 
 // maxReserve is the room for deletes in a segment, and maxLast what they leave.
 // Small segments have a quarter of theirs, and a quarter of that.
@@ -40,11 +41,10 @@ func (c *commit) deletes() bool { return !c.puts() }
 // reserve sets disk blocks aside for what is staged, and unless these are
 // deletes for the reserve behind it.
 func (db *DB) reserve(group []*commit) error {
-	behind := db.lastSize()
 	if slices.ContainsFunc(group, (*commit).puts) {
-		behind = db.reserveSize()
+		return db.writer.active.Reserve(db.reserveSize(), db.mayPut)
 	}
-	return db.writer.active.Reserve(behind)
+	return db.writer.active.Reserve(db.lastSize(), nil)
 }
 
 // prepareNext has everything ready for the next manifest, and for the next
@@ -64,13 +64,13 @@ func (db *DB) prepareNext(group []*commit) error {
 		return nil
 	}
 	if db.writer.spare == nil {
-		w, err := db.makeSegment(db.opts.SegmentSize)
+		w, err := db.makeSegment(db.segmentSize())
 		if err != nil {
 			return err
 		}
 		db.writer.spare = w
 	}
-	return db.writer.spare.Reserve(db.reserveSize())
+	return db.writer.spare.Reserve(db.reserveSize(), db.mayPut)
 }
 
 // dropSpare gives back the spare segment. If it stays behind it is nothing to

@@ -20,12 +20,12 @@ func (db *DB) rotate(size int64) error {
 		return err
 	}
 	old, seg := db.writer.active, w.Segment()
-	err = db.editManifest(func(m *manifest) {
+	err = db.noteUnknown(db.manifests.editAmong(func(m *manifest) {
 		db.sealActive(m)
 		m.segments = append(m.segments, entry{
 			id: seg.ID(), active: true, length: segment.HeaderSize, capacity: int64(len(seg.Bytes())), salt: seg.Salt(),
 		})
-	})
+	}))
 	if err != nil {
 		if w != db.writer.spare {
 			db.discard(seg)
@@ -56,7 +56,7 @@ func (db *DB) nextSegment(size int64) (*segment.Writer, error) {
 	if w := db.writer.spare; w != nil && w.Fits(size+segment.WatermarkSize) {
 		return w, nil
 	}
-	return db.makeSegment(max(db.opts.SegmentSize, segment.HeaderSize+size+segment.WatermarkSize))
+	return db.makeSegment(max(db.segmentSize(), segment.HeaderSize+size+segment.WatermarkSize))
 }
 
 // makeSegment makes an empty segment that readers have in their state.
@@ -81,11 +81,15 @@ func (db *DB) createSegment(capacity int64) (seg *segment.Segment, w *segment.Wr
 	return seg, w, err
 }
 
-// editManifest changes the manifest. If nobody knows whether the change reached
-// the disk, it may have sealed the active segment there, so this run must not
-// write any more.
+// editManifest changes the manifest.
 func (db *DB) editManifest(change func(*manifest)) error {
-	err := db.manifests.edit(change)
+	return db.noteUnknown(db.manifests.edit(change))
+}
+
+// noteUnknown takes the error of an edit of the manifest. If nobody knows whether
+// the change reached the disk, it may have sealed the active segment there, so
+// this run must not write any more.
+func (db *DB) noteUnknown(err error) error {
 	if err != nil && !db.manifests.outcomeKnown() {
 		db.writer.poison = err
 	}

@@ -12,8 +12,9 @@ import (
 )
 
 // A reader never meets memory that was given up, however badly a collection is
-// timed. Method: between all steps of every read a collection is forced, and half
-// of the time all segments are replaced before it. Under the race detector a retired mapping is poisoned,
+// timed. Method: between all steps of every read, and before what was read is
+// looked at, a collection is forced, and half of the time all segments are
+// replaced before it. Under the race detector a retired mapping is poisoned,
 // which is a race with whoever still reads it.
 func TestCollectionBetweenSteps(t *testing.T) {
 	const keys, reads = 3, 9
@@ -49,6 +50,7 @@ func TestCollectionBetweenSteps(t *testing.T) {
 	defer stepHook.Store(nil)
 
 	right := func(k int, b []byte, err error) {
+		betweenSteps()
 		if err != nil || !bytes.Equal(b, bytes.Repeat(fmt.Appendf(nil, "%d;", k), len(b)/2)) {
 			t.Errorf("key %d reads %.40q, %v", k, b, err)
 		}

@@ -43,7 +43,7 @@ func (db *DB) watermarkTimer() {
 		return
 	}
 	w.Append(segment.NewWatermark(db.writer.seq))
-	if err := w.Reserve(0); err != nil {
+	if err := w.Reserve(0, nil); err != nil {
 		w.Discard()
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +20,7 @@ type sabotage struct {
 	old, new string // old occurs once in the file
 	test     string // which test notices; TestCrash if empty
 	pkg      string // where that test is; this package if empty
+	race     bool   // it takes the race detector
 }
 
 // sabotages, the first of which is tried in every run.
@@ -121,8 +123,8 @@ var sabotages = []sabotage{
 	}, {
 		name: "the copied tail is not synced",
 		file: "db/recover.go",
-		old:  "	if err := errors.Join(flush(w), w.Trim(), w.Sync()); err != nil {\n",
-		new:  "	if err := errors.Join(flush(w), w.Trim()); err != nil {\n",
+		old:  "	if err := errors.Join(flush(w, nil), w.Trim(), w.Sync()); err != nil {\n",
+		new:  "	if err := errors.Join(flush(w, nil), w.Trim()); err != nil {\n",
 	}, {
 		name: "sequence numbers of a torn tail are used again",
 		file: "db/recover.go",
@@ -177,6 +179,146 @@ var sabotages = []sabotage{
 		new:  "	c.countBlobs()\n	for _, in := range c.inputs {\n		c.db.retire(in.ID())\n	}\n	c.repoint()\n",
 		test: "TestCompactBesideReaders",
 		pkg:  "db",
+	}, {
+		name: "index entries move without the lock",
+		file: "index/repoint.go",
+		old:  "	stub, _ := x.keys.slots.stub(m.Old)\n	size := x.keys.slots.size(m.Old)\n",
+		new: "	stub, _ := x.keys.slots.stub(m.Old)\n	size := x.keys.slots.size(m.Old)\n	x.mu.Unlock()\n	for range 20 {\n" +
+			"		others := make(chan bool)\n		go close(others)\n		<-others\n	}\n	x.mu.Lock()\n",
+		test: "TestRepointBesidePublish",
+		pkg:  "index",
+	}, {
+		name: "compaction copies what it has not verified",
+		file: "db/compact.go",
+		old:  "	if err := r.VerifyValue(); err != nil {\n",
+		new:  "	if err := r.VerifyValue(); false {\n",
+		test: "TestCompactDamaged",
+		pkg:  "db",
+	}, {
+		name: "large values that were copied do not count as named",
+		file: "db/compact.go",
+		old:  "		c.db.blobs.count(&c.kept[i], 1)\n",
+		new:  "		_ = i\n",
+		test: "TestCompactBlobs",
+		pkg:  "db",
+	}, {
+		name: "writing goes on after a compaction was cut off",
+		file: "db/compact.go",
+		old:  "		c.db.poison(fmt.Errorf(\"a compaction was cut off: %w\", err))\n",
+		new:  "		_ = fmt.Errorf\n",
+		test: "TestPageLostUnderCompaction",
+		pkg:  "db",
+	}, {
+		name: "blocks of a hint are not verified",
+		file: "segment/hint.go",
+		old:  "	if headSum(b, h.off, h.salt) != sum {\n",
+		new:  "	if false {\n",
+		test: "TestDamageHinted",
+	}, {
+		name: "the end of a hint is not verified",
+		file: "segment/hint.go",
+		old:  "	if headSum(b, off, salt) != le.Uint64(b) {\n",
+		new:  "	if false {\n",
+		test: "TestHintDamage",
+		pkg:  "segment",
+	}, {
+		name: "a hint serves another history of its segment",
+		file: "segment/hint.go",
+		old:  " || h.footer.length != s.Len() || h.footer.tally != want {\n",
+		new:  " {\n",
+		test: "TestDamageHintHistory",
+	}, {
+		name: "the sum of the segment does not bind its hint",
+		file: "segment/hint.go",
+		old:  " || h.footer.tally != want {\n",
+		new:  " {\n",
+		test: "TestHintIsBound",
+		pkg:  "segment",
+	}, {
+		name: "a hint is believed that turns out to be of no use",
+		file: "db/hint.go",
+		old:  "	extents, err := c.hint.Extents()\n	if err != nil {\n",
+		new:  "	extents, err := c.hint.Extents()\n	if false {\n",
+		test: "TestHintsMakeTheSameStore",
+		pkg:  "db",
+	}, {
+		name: "the oldest record of all hints wins",
+		file: "db/hint.go",
+		old:  "		return a.Seq > b.Seq\n",
+		new:  "		return a.Seq < b.Seq\n",
+		test: "TestHintsMakeTheSameStore",
+		pkg:  "db",
+	}, {
+		name: "what a hint tells of keeps older records out unproven",
+		file: "index/publish.go",
+		old:  "		if err := x.prove(changes[i].Key); err != nil {\n",
+		new:  "		if err := x.prove(changes[i].Key); false {\n",
+		test: "TestMergeVerifies",
+		pkg:  "index",
+	}, {
+		name: "what a hint tells of is read unproven",
+		file: "db/read.go",
+		old:  "	r, err := hit.Segment.Read(hit.Offset)\n	if err != nil {\n		return r, err\n	}\n	if db.opts.Verify == VerifyNever {\n",
+		new:  "	r, err := hit.Segment.Peek(hit.Offset)\n	if err != nil {\n		return r, err\n	}\n	if db.opts.Verify == VerifyNever {\n",
+		test: "TestHintIsProvenByTheRecord",
+		pkg:  "db",
+	}, {
+		name: "hints outlive their segments",
+		file: "db/rotate.go",
+		old:  "			db.fs.Remove(id.HintName())\n",
+		new:  "",
+		test: "TestHintsComeAndGo",
+		pkg:  "db",
+	}, {
+		name: "a retired mapping leaves its addresses to the next one",
+		file: "segment/vfs/map_mmap.go",
+		old:  "	if _, err := unix.MmapPtr(-1, 0, r.pointer(), uintptr(r.size), prot, flags); err != nil {\n",
+		new:  "	if err := unix.MunmapPtr(r.pointer(), uintptr(r.size)); err != nil {\n",
+		test: "TestStaleSliceFaults",
+		pkg:  "segment/vfs",
+	}, {
+		name: "what moves to memory lacks its last page",
+		file: "segment/vfs/migrate_linux.go",
+		old:  "	memory := unsafe.Slice((*byte)(p), size)\n",
+		new:  "	memory := unsafe.Slice((*byte)(p), size)\n	n -= (n-1)%int64(os.Getpagesize()) + 1\n",
+		test: "TestMigrate|TestMigrateLetsGo",
+		pkg:  "segment/vfs",
+	}, {
+		name: "a large value that moved to memory is looked for on disk",
+		file: "segment/blob.go",
+		old:  "	b.moved = f\n",
+		new:  "",
+		test: "TestPinnedIsMoved",
+		pkg:  "db",
+	}, {
+		name: "a Value that was dropped holds nothing",
+		file: "db/value.go",
+		old:  "valueHold{seg, p})",
+		new:  "valueHold{})",
+		test: "TestHeldAcrossCompactions",
+		pkg:  "db",
+	}, {
+		name: "a snapshot that was dropped holds nothing",
+		file: "db/snapshot.go",
+		old:  "db.handles.add(kindSnapshot, nil, s.held)",
+		new:  "db.handles.add(kindSnapshot, nil, new(snapshotHold))",
+		test: "TestHeldAcrossCompactions",
+		pkg:  "db",
+	}, {
+		name: "a snapshot that expires lets go of what it gave out",
+		file: "db/hold.go",
+		old:  "h.lent[slot].Load() {\n",
+		new:  "h.lent[slot].Load() && false {\n",
+		test: "TestSnapshotExpires|TestHeldAcrossCompactions",
+		pkg:  "db",
+	}, {
+		name: "View does not hold the segment",
+		file: "db/read.go",
+		old:  "	err = fn(r.Value)\n	runtime.KeepAlive(hit.Segment)\n",
+		new:  "	err = fn(r.Value)\n",
+		test: "TestCollectionBetweenSteps",
+		pkg:  "db",
+		race: true,
 	}, {
 		name: "durableTo is not written",
 		file: "segment/writer.go",
@@ -266,6 +408,41 @@ var sabotages = []sabotage{
 		old:  "	if !db.writer.active.HalfFull(size) {\n",
 		new:  "	if true {\n",
 		test: "TestDeletesOnFullDisk",
+		pkg:  "db",
+	}, {
+		name: "puts leave no room for compaction",
+		file: "db/room.go",
+		old:  "	_, err := db.hold()\n	return err\n",
+		new:  "	return nil\n",
+		test: "TestFullDiskGivesSpaceBack",
+		pkg:  "db",
+	}, {
+		name: "segments on a full disk are as large as ever",
+		file: "db/room.go",
+		old:  "	return min(max(db.free(0)/segmentPart, ",
+		new:  "	return max(max(db.free(0)/segmentPart, ",
+		test: "TestFullDiskGivesSpaceBack",
+		pkg:  "db",
+	}, {
+		name: "compaction does not use the blocks that are held for it",
+		file: "db/room.go",
+		old:  "	if !c.db.scarce() {\n",
+		new:  "	if true {\n",
+		test: "TestFullDiskGivesSpaceBack",
+		pkg:  "db",
+	}, {
+		name: "what there is no room to copy stands in the way",
+		file: "db/pick.go",
+		old:  "	s.drop(func(c candidate) bool { return c.need > room })\n",
+		new:  "",
+		test: "TestFullDiskGivesSpaceBack|TestCompactWithoutRoom",
+		pkg:  "db",
+	}, {
+		name: "compaction uses up what deletes need on a full disk",
+		file: "db/manifest.go",
+		old:  "	if err == nil && ready {\n",
+		new:  "	if ready && false {\n",
+		test: "TestCompactWithoutRoom",
 		pkg:  "db",
 	}, {
 		name: "a verified reference passes for a verified blob",
@@ -370,7 +547,8 @@ func (s sabotage) build(t *testing.T) (binary string) {
 		t.Fatal(err)
 	}
 	binary = filepath.Join(dir, "fuzz.test")
-	if out, err := exec.Command("go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", binary, s.dir()).CombinedOutput(); err != nil {
+	args := []string{"test", "-c", "-vet=off", "-overlay", overlay, "-o", binary, fmt.Sprintf("-race=%v", s.race), s.dir()}
+	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	return binary
@@ -389,7 +567,11 @@ func (s sabotage) run(t *testing.T, binary string) (out string, failed bool) {
 	if test == "" {
 		test = "TestCrash"
 	}
-	cmd := exec.CommandContext(ctx, "sh", "-c", `ulimit -v 4000000; exec "$0" "$@"`,
+	limit := "4000000"
+	if s.race {
+		limit = "unlimited" // the detector has much that it does not use
+	}
+	cmd := exec.CommandContext(ctx, "sh", "-c", `ulimit -v `+limit+`; exec "$0" "$@"`,
 		binary, "-test.run", "^("+test+")$", "-test.failfast")
 	cmd.Dir = s.dir()
 	cmd.Env = append(os.Environ(), "CROWFLY_POINTS=200000", "CROWFLY_SEED=0", "CROWFLY_REPLAY=")

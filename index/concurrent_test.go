@@ -290,3 +290,41 @@ func TestSnapshotsBesideWriter(t *testing.T) {
 	}
 	run(t, write, read)
 }
+
+// TestRepointBesidePublish: a key that is put while its record moves names what
+// was put, however the two meet. Method: one goroutine puts the keys that
+// another moves, as fast as they can.
+func TestRepointBesidePublish(t *testing.T) {
+	const moves, keys = 20_000, 4
+	s := newStore(t)
+	s.size = 32 << 20
+	s.rotate()
+	mover := *s // has a segment of its own
+	mover.rotate()
+	s.segs = mover.segs
+	key := func(n int) string { return fmt.Sprint("key", n%keys) }
+	for n := range keys {
+		s.put(key(n), "")
+	}
+	var done atomic.Bool
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer done.Store(true)
+		for n := range moves {
+			hit, err := s.index.Lookup(mover.segs, []byte(key(n)))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			old := hit.Segment.Ref(hit.Offset)
+			c := mover.copyOf(Change{Ref: old})
+			s.index.Repoint([]Move{{c.Key, old, c.Ref, c.Size}})
+		}
+	})
+	for n := 0; !done.Load() && !t.Failed() && s.writer.Fits(1<<10); n++ {
+		value := fmt.Sprint(n)
+		s.put(key(n), value)
+		s.wantValue(key(n), value)
+	}
+	wg.Wait()
+}

@@ -22,7 +22,7 @@ func newTestWriter(t testing.TB, disk *simdisk.Disk, capacity int64) *Writer {
 
 func flush(t testing.TB, w *Writer) {
 	t.Helper()
-	if err := w.Reserve(0); err != nil {
+	if err := w.Reserve(0, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Write(); err != nil {

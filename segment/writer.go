@@ -148,24 +148,31 @@ func (w *Writer) Append(r *Record) {
 
 // Reserve sets disk blocks aside for the staged records and for so many bytes
 // behind them, as far as the segment may get. This is where a full disk shows,
-// while nothing has been written yet.
-func (w *Writer) Reserve(behind int64) error {
+// while nothing has been written yet. may, unless it is nil, tells whether so
+// many more bytes may be set aside; it is asked when there is need.
+func (w *Writer) Reserve(behind int64, may func(int64) error) error {
 	capacity := int64(len(w.seg.mem))
 	need := min(w.staged+behind, capacity)
 	if w.reserved >= need {
 		return nil
 	}
 	ahead := min(max(need, w.reserved+reserveStep), capacity)
-	err := w.reserveTo(ahead)
+	err := w.reserveTo(ahead, may)
 	if err != nil && ahead > need {
-		err = w.reserveTo(need)
+		err = w.reserveTo(need, may)
 	}
 	return err
 }
 
-func (w *Writer) reserveTo(end int64) error {
+func (w *Writer) reserveTo(end int64, may func(int64) error) (err error) {
 	n := end - w.reserved
-	if err := w.seg.file.Reserve(w.reserved, n); err != nil {
+	if may != nil {
+		err = may(n)
+	}
+	if err == nil {
+		err = w.seg.file.Reserve(w.reserved, n)
+	}
+	if err != nil {
 		return fmt.Errorf("reserve %d bytes of %s at offset %d: %w", n, w.seg.path, w.reserved, err)
 	}
 	w.reserved = end

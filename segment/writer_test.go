@@ -49,7 +49,7 @@ func TestReserveFails(t *testing.T) {
 		return nil
 	})
 	w.Append(NewPut([]byte("key"), nil, nil))
-	if err := w.Reserve(0); !errors.Is(err, syscall.ENOSPC) {
+	if err := w.Reserve(0, nil); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatal(err)
 	}
 	w.Discard()

@@ -37,7 +37,7 @@ func (d *Disk) CrashIn(m Manner, rng *rand.Rand) *Disk {
 		files[i] = inode{durable: bytes, cached: bytes}
 		after[i] = entry{e.name, &files[i]}
 	}
-	return &Disk{names: after, durable: after, freed: slices.Clip(d.freed)}
+	return &Disk{names: after, durable: after, freed: slices.Clip(d.freed), size: d.size}
 }
 
 // Pending reports whether a power cut can leave anything but what programs see.
@@ -72,6 +72,7 @@ func (d *Disk) Clone() *Disk {
 		durable: cloneNames(d.durable),
 		pending: slices.Clone(d.pending),
 		freed:   slices.Clip(d.freed),
+		size:    d.size,
 	}
 	for i := range out.pending {
 		out.pending[i].ino = clone(out.pending[i].ino)

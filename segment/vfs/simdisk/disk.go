@@ -24,6 +24,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -62,6 +63,7 @@ type Disk struct {
 	durable names    // what a power cut is sure to leave
 	pending []change // operations on names since the last SyncDir, in order
 	freed   [][]byte // contents of the last removed files: garbage for a crash
+	size    int64    // 0: as large as memory
 
 	ops    int
 	counts map[string]int
@@ -91,6 +93,9 @@ func (d *Disk) Create(name string) (vfs.File, error) {
 	defer d.mu.Unlock()
 	if d.names.get(name) != nil {
 		return nil, pathError(OpCreate, name, fs.ErrExist)
+	}
+	if d.left() == 0 {
+		return nil, pathError(OpCreate, name, syscall.ENOSPC)
 	}
 	return d.newFile(d.create(name), name, true), nil
 }
@@ -211,10 +216,17 @@ func (d *Disk) free(ino *inode) {
 func (d *Disk) Trim(name string) error {
 	n, err := d.begin(OpTrim, name)
 	defer d.end(n, OpTrim)
-	if err == nil && !d.exists(name) {
-		err = pathError(OpTrim, name, fs.ErrNotExist)
+	if err != nil {
+		return err
 	}
-	return err
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ino := d.names.get(name)
+	if ino == nil {
+		return pathError(OpTrim, name, fs.ErrNotExist)
+	}
+	ino.reserved = 0
+	return nil
 }
 
 // List implements [vfs.FS].
@@ -286,8 +298,42 @@ func (d *Disk) Locked(name string) (bool, error) {
 	return ino != nil && ino.locked, nil
 }
 
-// Free implements [vfs.FS]. The disk is as large as memory.
-func (d *Disk) Free() (int64, error) { return math.MaxInt64, nil }
+// Resize makes the disk one of so many bytes, or of 0, as it is at first, as
+// large as memory. Files take what they have or what was set aside for them,
+// whichever is more. A file without a name takes nothing, even if it is open.
+func (d *Disk) Resize(bytes int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.size = bytes
+}
+
+// Free implements [vfs.FS].
+func (d *Disk) Free() (int64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.left(), nil
+}
+
+// left is the room on the disk. The caller holds mu.
+func (d *Disk) left() int64 {
+	if d.size == 0 {
+		return math.MaxInt64
+	}
+	left := d.size
+	for _, e := range d.names {
+		left -= e.ino.takes()
+	}
+	return max(left, 0)
+}
+
+// grow fails if there is no room for a file that reaches to end. The caller
+// holds mu.
+func (d *Disk) grow(ino *inode, end int64) error {
+	if d.size != 0 && end-ino.takes() > d.left() {
+		return syscall.ENOSPC
+	}
+	return nil
+}
 
 // AfterFunc implements [vfs.FS] with the disk's own clock, which only Advance
 // moves.

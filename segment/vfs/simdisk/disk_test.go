@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -187,5 +188,51 @@ func TestClock(t *testing.T) {
 	d.Advance(2500 * time.Millisecond)
 	if want := []string{"1", "2", "3", "3b"}; !slices.Equal(got, want) {
 		t.Errorf("fired %q, want %q", got, want)
+	}
+}
+
+// A disk of a given size takes that much and no more: by writing, by setting
+// aside, and not twice for what was set aside before. What is removed or given
+// back is there for others.
+func TestSize(t *testing.T) {
+	d := New()
+	d.Resize(100)
+	full := func(err error) bool { return errors.Is(err, syscall.ENOSPC) }
+	free := func(want int64) {
+		t.Helper()
+		if n, err := d.Free(); err != nil || n != want {
+			t.Errorf("%d bytes free, %v; want %d", n, err, want)
+		}
+	}
+	f, err := d.Create("a")
+	check(t, err)
+	check(t, f.Reserve(0, 60))
+	free(40)
+	_, err = f.WriteVec([][]byte{make([]byte, 50)}, 0)
+	check(t, err)
+	free(40)
+	if err := f.Reserve(60, 41); !full(err) {
+		t.Errorf("Reserve: %v", err)
+	}
+	if _, err := f.WriteVec([][]byte{make([]byte, 51)}, 50); !full(err) {
+		t.Errorf("WriteVec: %v", err)
+	}
+	c := d.Clone()
+	check(t, f.Trim())
+	free(50)
+	_, err = f.WriteVec([][]byte{make([]byte, 50)}, 50)
+	check(t, err)
+	free(0)
+	if _, err := d.Create("b"); !full(err) {
+		t.Errorf("Create: %v", err)
+	}
+	check(t, d.Remove("a"))
+	free(100)
+	if n, _ := c.Free(); n != 40 {
+		t.Errorf("%d bytes free on the clone", n)
+	}
+	check(t, c.Trim("a"))
+	if n, _ := c.Free(); n != 50 {
+		t.Errorf("%d bytes free on the clone after Trim", n)
 	}
 }

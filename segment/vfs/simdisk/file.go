@@ -58,6 +58,9 @@ func (f *file) WriteVec(bufs [][]byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, pathError(OpWriteVec, f.name, fs.ErrInvalid)
 	}
+	if err := f.disk.grow(f.ino, off+int64(min(length(bufs), limit))); err != nil {
+		return 0, pathError(OpWriteVec, f.name, err)
+	}
 	return f.ino.write(bufs, int(off), limit), nil
 }
 
@@ -83,23 +86,38 @@ func (f *file) sync(op string) error {
 	return nil
 }
 
-// Reserve implements [vfs.File]. The disk is as large as memory; one that is
-// full is made with [Disk.Fail].
-func (f *file) Reserve(off, n int64) error { return f.touch(OpReserve) }
+// Reserve implements [vfs.File].
+func (f *file) Reserve(off, n int64) error {
+	return f.set(OpReserve, func() error {
+		if err := f.disk.grow(f.ino, off+n); err != nil {
+			return pathError(OpReserve, f.name, err)
+		}
+		f.ino.reserved = max(f.ino.reserved, off+n)
+		return nil
+	})
+}
 
 // Trim implements [vfs.File].
-func (f *file) Trim() error { return f.touch(OpTrim) }
+func (f *file) Trim() error {
+	return f.set(OpTrim, func() error {
+		f.ino.reserved = 0
+		return nil
+	})
+}
 
-// touch is an operation that a writer may call and that changes nothing here.
-func (f *file) touch(op string) error {
+// set is an operation of a writer on the blocks of the file.
+func (f *file) set(op string, do func() error) error {
 	n, err := f.disk.begin(op, f.name)
 	defer f.disk.end(n, op)
 	if err != nil {
 		return err
 	}
 	unlock, err := f.lock(op, true)
-	unlock()
-	return err
+	defer unlock()
+	if err != nil {
+		return err
+	}
+	return do()
 }
 
 // Size implements [vfs.File].

@@ -12,6 +12,8 @@ type inode struct {
 	pending []pendingWrite // since the last sync, in order
 	lost    bool           // cached has bytes that are neither durable nor pending
 	locked  bool
+
+	reserved int64 // bytes that blocks were set aside for
 }
 
 // pendingWrite is a write that is not durable yet. It shares its bytes with cached.
@@ -26,6 +28,9 @@ func (w pendingWrite) end() int { return w.off + len(w.data) }
 func (ino *inode) unsynced() bool {
 	return len(ino.pending) > 0 || len(ino.durable) != len(ino.cached) || ino.lost
 }
+
+// takes is how many bytes of the disk the file takes.
+func (ino *inode) takes() int64 { return max(int64(len(ino.cached)), ino.reserved) }
 
 // read is io.ReaderAt for an off that is not negative.
 func (ino *inode) read(p []byte, off int64) (int, error) {
@@ -42,11 +47,7 @@ func (ino *inode) read(p []byte, off int64) (int, error) {
 // write puts the buffers at off, but no more than limit bytes of them, and
 // returns how many it took.
 func (ino *inode) write(bufs [][]byte, off, limit int) int {
-	n := 0
-	for _, b := range bufs {
-		n += len(b)
-	}
-	n = min(n, limit)
+	n := min(length(bufs), limit)
 	if n == 0 {
 		return 0
 	}
@@ -56,6 +57,14 @@ func (ino *inode) write(bufs [][]byte, off, limit int) int {
 		left = left[copy(left, b):]
 	}
 	ino.pending = append(ino.pending, pendingWrite{off, data})
+	return n
+}
+
+// length of all buffers together.
+func length(bufs [][]byte) (n int) {
+	for _, b := range bufs {
+		n += len(b)
+	}
 	return n
 }
 
@@ -122,5 +131,7 @@ func (ino *inode) clone() *inode {
 		cached:  slices.Clip(ino.cached),
 		pending: slices.Clip(ino.pending),
 		lost:    ino.lost,
+
+		reserved: ino.reserved,
 	}
 }

@@ -1,0 +1,177 @@
+package db
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/crowfly/crowfly/segment/vfs/simdisk"
+)
+
+// smallStore is a store on a disk that is soon full, and what it has to hold.
+type smallStore struct {
+	*testing.T
+	disk *simdisk.Disk
+	db   *DB
+	rng  *rand.Rand
+	want map[int][]byte
+	next int
+}
+
+// smallDisk is four segments of the largest size, and 64 reserves.
+const smallDisk = 64 << 20
+
+func newSmallStore(t *testing.T) *smallStore {
+	s := &smallStore{T: t, disk: newDisk(), rng: rand.New(rand.NewPCG(1, 2)), want: make(map[int][]byte)}
+	s.disk.Resize(smallDisk)
+	s.db = open(t, "", &Options{FS: s.disk, SegmentSize: smallDisk / 4, Sync: SyncNever})
+	return s
+}
+
+// fill puts values until there is no room, and returns how many bytes.
+func (s *smallStore) fill() (n int) {
+	s.Helper()
+	for {
+		value := bytes.Repeat(fmt.Appendf(nil, "%07d,", s.next), 1+s.rng.IntN(8000))
+		switch err := s.db.Put(fullKey(s.next), value, nil); {
+		case errors.Is(err, ErrNoSpace):
+			return n
+		case err != nil:
+			s.Fatal(err)
+		}
+		s.want[s.next] = value
+		s.next++
+		n += len(value)
+	}
+}
+
+// thin deletes keys.
+func (s *smallStore) thin(which func(n int) bool) {
+	s.Helper()
+	for _, n := range slices.Sorted(maps.Keys(s.want)) {
+		if !which(n) {
+			continue
+		}
+		if err := s.db.Delete(fullKey(n), nil); err != nil {
+			s.Fatalf("delete on a full disk: %v", err)
+		}
+		delete(s.want, n)
+	}
+}
+
+func (s *smallStore) check(db *DB) {
+	s.Helper()
+	for n, want := range s.want {
+		if got, err := db.Get(nil, fullKey(n)); err != nil || !bytes.Equal(got, want) {
+			s.Fatalf("key %d: %d bytes, %v; want %d", n, len(got), err, len(want))
+		}
+	}
+	if n := db.Stats().Keys; n != len(s.want) {
+		s.Fatalf("%d keys, want %d", n, len(s.want))
+	}
+}
+
+// Space comes back on a full disk, by itself and in the same run, whichever
+// values are deleted: every second or tenth of them, so that no segment is free
+// of live ones, or all the older ones. Nothing acknowledged is lost, and the
+// deletes never lack room, though compaction is at work between them. Method: a
+// simulated disk of 64 MiB is filled, thinned out and filled again, three times.
+func TestFullDiskGivesSpaceBack(t *testing.T) {
+	for name, which := range map[string]func(s *smallStore, round, n int) bool{
+		"half":  func(_ *smallStore, _, n int) bool { return n%2 == 0 },
+		"tenth": func(_ *smallStore, round, n int) bool { return n%10 == round },
+		"older": func(s *smallStore, _, n int) bool { return n < s.next*2/3 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSmallStore(t)
+			if first := s.fill(); first < smallDisk/4*3 {
+				t.Errorf("full after %d bytes", first)
+			}
+			for round := range 3 {
+				before := s.bytes()
+				s.thin(func(n int) bool { s.disk.Advance(time.Millisecond); return which(s, round, n) })
+				gone := before - s.bytes()
+				again := 0
+				for range 10 { // what is within the space target comes back only when the disk is full again
+					s.disk.Advance(time.Second)
+					again += s.fill()
+				}
+				if again < gone/2 {
+					t.Errorf("round %d: %d bytes were deleted, room for %d came back", round, gone, again)
+				}
+				s.check(s.db)
+			}
+			killed := open(t, "", &Options{FS: s.disk.Clone()})
+			s.check(killed)
+		})
+	}
+}
+
+func (s *smallStore) bytes() (n int) {
+	for _, value := range s.want {
+		n += len(value)
+	}
+	return n
+}
+
+// What compaction copies takes none of the room that deletes may need. Method: on
+// a full disk there is never less of it after a file operation than before, nor
+// on one with some room less than a reserve.
+func TestCompactionLeavesRoom(t *testing.T) {
+	s := newSmallStore(t)
+	s.fill()
+	s.thin(func(n int) bool { return n%2 == 0 })
+	least, _ := s.disk.Free()
+	least = min(least, s.db.reserveSize())
+	s.disk.OnOp(func(_ int, op string) {
+		if free, _ := s.disk.Free(); free < least {
+			t.Errorf("%d bytes left after %s", free, op)
+		}
+	})
+	s.disk.Advance(time.Minute)
+	if err := s.db.Compact(t.Context(), nil); err != nil {
+		t.Error(err)
+	}
+	s.disk.OnOp(nil)
+	if n := s.db.Stats().Compaction.Compactions; n < 3 {
+		t.Errorf("%d compactions", n)
+	}
+	s.check(s.db)
+}
+
+// Compact on a disk without any room works with what is held for it. If nothing
+// is, it begins with segments that need none, which makes room for the others;
+// and if there are none it says that there is no room.
+func TestCompactWithoutRoom(t *testing.T) {
+	for name, c := range map[string]struct{ held, dead, fails bool }{
+		"blocks held":   {held: true},
+		"dead segments": {dead: true},
+		"neither":       {fails: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSmallStore(t)
+			s.db.PauseCompaction()
+			s.fill()
+			s.thin(func(n int) bool { return n%2 == 0 || c.dead && n < s.next/3 })
+			if !c.held {
+				s.db.compactor.room.release(s.disk)
+			}
+			free, _ := s.disk.Free()
+			s.disk.WriteFile("ballast", make([]byte, free))
+			before := fileBytes(s.disk)
+			err := s.db.Compact(t.Context(), nil)
+			if c.fails != errors.Is(err, ErrNoSpace) || !c.fails && err != nil {
+				t.Errorf("Compact: %v", err)
+			}
+			if after := fileBytes(s.disk); !c.fails && after > before*2/3 {
+				t.Errorf("%d bytes, %d before", after, before)
+			}
+			s.check(s.db)
+		})
+	}
+}
