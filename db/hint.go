@@ -18,9 +18,12 @@ import (
 // segment is read. What a hint said of a record is proven by the record before
 // anybody sees it.
 
-// hintMinimum is the length in bytes from which a segment gets a hint. To read
-// a shorter one takes less than to sync the hint.
-const hintMinimum = 1 << 20
+// maxHintMinimum bounds the length in bytes from which a segment gets a hint. To
+// read a shorter one takes less than to sync the hint. Small segments get one from
+// a quarter of their size on.
+const maxHintMinimum = 1 << 20
+
+func (db *DB) hintMinimum() int64 { return min(maxHintMinimum, db.opts.SegmentSize/4) }
 
 // hintAtClose is the number of records up to which Close waits for the hint of
 // the last segment: a quarter of a second.
@@ -59,7 +62,7 @@ func (h *hints) has(id segment.ID) bool {
 // missingHints returns the sealed segments that should get a hint.
 func (db *DB) missingHints() (list []entry) {
 	for _, e := range db.manifests.get().segments {
-		if !e.active && e.length >= hintMinimum && !db.hints.has(e.id) {
+		if !e.active && e.length >= db.hintMinimum() && !db.hints.has(e.id) {
 			list = append(list, e)
 		}
 	}
