@@ -29,7 +29,7 @@ var smallDisks = []struct {
 	mkfs []string
 }{
 	{"ext4", 64 << 20, []string{"mkfs.ext4", "-q", "-F"}},
-	{"btrfs", 128 << 20, []string{"mkfs.btrfs", "-q", "-f"}},
+	{"btrfs", 144 << 20, []string{"mkfs.btrfs", "-q", "-f"}},
 	{"xfs", 320 << 20, []string{"mkfs.xfs", "-q", "-f"}},
 	{"tmpfs", 64 << 20, nil},
 }
@@ -83,7 +83,11 @@ func fullValue(n int) []byte {
 
 func fullKey(n int) []byte { return fmt.Appendf(nil, "key %d", n) }
 
-const batchOnFullDisk, deletedOneByOne = 64, 500
+const (
+	batchOnFullDisk = 64
+	deletedOneByOne = 500
+	deletedAtLeast  = 10_000 // so many deletes there is always room for
+)
 
 // fillUp puts values, a batch at a time and at last one by one, until the disk is
 // full, and returns how many. What an attempt in vain has set aside is room for
@@ -228,7 +232,6 @@ func killOnFullDisk(t *testing.T, store string) (n int) {
 // deleteAll opens the store on the disk that is still full, deletes all, or at
 // least as many as the reserve promises, and returns how many are gone.
 func deleteAll(t *testing.T, store string, n int) (deleted int) {
-	const atLeast = 10_000
 	db, err := Open(store, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -243,7 +246,7 @@ func deleteAll(t *testing.T, store string, n int) (deleted int) {
 			b.Delete(fullKey(deleted + i))
 		}
 		err := db.Apply(&b, nil)
-		if errors.Is(err, ErrNoSpace) && deleted >= atLeast {
+		if errors.Is(err, ErrNoSpace) && deleted >= deletedAtLeast {
 			break
 		}
 		if err != nil {
@@ -263,17 +266,26 @@ func deleteAll(t *testing.T, store string, n int) (deleted int) {
 func TestFullDiskComesBack(t *testing.T) {
 	for _, disk := range smallDisks {
 		t.Run(disk.name, func(t *testing.T) {
-			db := open(t, filepath.Join(mountDisk(t, disk.size, disk.mkfs), "store"), nil)
+			db := open(t, filepath.Join(mountDisk(t, disk.size, disk.mkfs), "store"), &Options{Sync: SyncInterval})
 			n, err := fillUp(db)
 			if err != nil {
 				t.Fatal(err)
 			}
 			for i := 0; i < n; i += 2 {
-				if err := db.Delete(fullKey(i), &PutOptions{Sync: SyncInterval}); err != nil {
+				err := db.Delete(fullKey(i), nil)
+				if errors.Is(err, ErrNoSpace) && i/2 >= deletedAtLeast {
+					err = whenThereIsRoom(db, func() error { return db.Delete(fullKey(i), nil) })
+				}
+				if err != nil {
 					t.Fatalf("delete %d of %d: %v", i, n, err)
 				}
 			}
-			more := n + putWhenThereIsRoom(t, db, n, n/4)
+			more := n + n/4
+			for i := n; i < more; i++ {
+				if err := whenThereIsRoom(db, func() error { return db.Put(fullKey(i), fullValue(i), nil) }); err != nil {
+					t.Fatalf("put %d of %d: %v", i, more, err)
+				}
+			}
 			for i := range more {
 				got, err := db.Get(nil, fullKey(i))
 				if gone := i < n && i%2 == 0; gone != errors.Is(err, ErrNotFound) || !gone && !bytes.Equal(got, fullValue(i)) {
@@ -285,23 +297,17 @@ func TestFullDiskComesBack(t *testing.T) {
 	}
 }
 
-// putWhenThereIsRoom puts so many values from the n-th on, as room for them comes
-// back.
-func putWhenThereIsRoom(t *testing.T, db *DB, n, wanted int) (done int) {
-	for deadline := time.Now().Add(time.Minute); done < wanted; {
-		err := db.Put(fullKey(n+done), fullValue(n+done), &PutOptions{Sync: SyncInterval})
-		switch {
-		case err == nil:
-			done++
-		case !errors.Is(err, ErrNoSpace):
-			t.Fatal(err)
-		case time.Now().After(deadline):
-			t.Fatalf("room for %d of %d values has come back in a minute: %+v", done, wanted, db.Stats())
-		default:
-			time.Sleep(10 * time.Millisecond)
+// whenThereIsRoom does a write, as soon as there is room for it.
+func whenThereIsRoom(db *DB, write func() error) error {
+	deadline := time.Now().Add(time.Minute)
+	err := write()
+	for ; errors.Is(err, ErrNoSpace); err = write() {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("after a minute, %+v: %w", db.Stats(), err)
 		}
+		time.Sleep(10 * time.Millisecond)
 	}
-	return done
+	return err
 }
 
 // waitClosed waits until the process has no file of a directory open or mapped:

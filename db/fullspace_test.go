@@ -171,6 +171,9 @@ func TestCompactWithoutRoom(t *testing.T) {
 			if after := fileBytes(s.disk); !c.fails && after > before*2/3 {
 				t.Errorf("%d bytes, %d before", after, before)
 			}
+			if s.db.manifests.next == nil {
+				t.Error("the next manifest, which deletes may need, is not ready any more")
+			}
 			s.check(s.db)
 		})
 	}

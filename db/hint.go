@@ -18,9 +18,12 @@ import (
 // segment is read. What a hint said of a record is proven by the record before
 // anybody sees it.
 
-// hintMinimum is the length in bytes from which a segment gets a hint. To read
-// a shorter one takes less than to sync the hint.
-const hintMinimum = 1 << 20
+// maxHintMinimum bounds the length in bytes from which a segment gets a hint. To
+// read a shorter one takes less than to sync the hint. Small segments get one from
+// a quarter of their size on.
+const maxHintMinimum = 1 << 20
+
+func (db *DB) hintMinimum() int64 { return min(maxHintMinimum, db.opts.SegmentSize/4) }
 
 // hintAtClose is the number of records up to which Close waits for the hint of
 // the last segment: a quarter of a second.
@@ -63,7 +66,7 @@ func (h *hints) isThere(id segment.ID) bool {
 	return h.done[id]
 }
 
-func (e *entry) wantsHint() bool { return !e.active && e.length >= hintMinimum }
+func (db *DB) wantsHint(e *entry) bool { return !e.active && e.length >= db.hintMinimum() }
 
 // missingHints returns the sealed segments that should get a hint: none on a disk
 // that is nearly full.
@@ -72,7 +75,7 @@ func (db *DB) missingHints() (list []entry) {
 		return nil
 	}
 	for _, e := range db.manifests.get().segments {
-		if e.wantsHint() && !db.hints.has(e.id) {
+		if db.wantsHint(&e) && !db.hints.has(e.id) {
 			list = append(list, e)
 		}
 	}

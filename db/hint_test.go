@@ -231,7 +231,7 @@ func TestHintsComeAndGo(t *testing.T) {
 	disk := simdisk.New()
 	db := open(t, "", &Options{FS: disk})
 	for i := range 3 {
-		mustPut(t, db, fmt.Sprint("key", i), strings.Repeat("v", hintMinimum/2))
+		mustPut(t, db, fmt.Sprint("key", i), strings.Repeat("v", maxHintMinimum/2))
 	}
 	if list := db.missingHints(); len(list) > 0 {
 		t.Errorf("active segment in %v", list)
@@ -362,7 +362,7 @@ func countFiles(t *testing.T, dir, suffix string) (n int) {
 func TestHintOfUnreadableSegment(t *testing.T) {
 	dir := t.TempDir()
 	db := open(t, dir, nil)
-	mustPut(t, db, "key", strings.Repeat("v", hintMinimum))
+	mustPut(t, db, "key", strings.Repeat("v", maxHintMinimum))
 	if err := os.Truncate(db.writer.active.Segment().Path(), 4096); err != nil {
 		t.Fatal(err)
 	}

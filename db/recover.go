@@ -67,10 +67,12 @@ func (db *DB) recover() (err error) {
 	return nil
 }
 
-// checkNew refuses a directory that has lost its manifest.
+// checkNew refuses a directory that has lost its manifest. A hint holds nothing
+// that could be lost, but there is one only where there was a segment.
 func (db *DB) checkNew(names []string) error {
 	for _, name := range names {
-		if _, ok := parseID(name); ok {
+		_, isHint := segment.ParseHintName(name)
+		if _, ok := parseID(name); ok || isHint {
 			return &CorruptError{Path: db.fs.Path(), Reason: fmt.Sprintf("there is %s but no manifest", name)}
 		}
 	}

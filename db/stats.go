@@ -129,7 +129,7 @@ func (db *DB) addHint(s *Stats, e *entry) {
 	switch {
 	case db.hints.isThere(e.id):
 		s.Hints++
-	case e.wantsHint():
+	case db.wantsHint(e):
 		s.HintsMissing++
 	}
 }

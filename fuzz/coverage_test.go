@@ -47,6 +47,9 @@ const (
 	sawLarge    = "batch larger than a segment"  // it gets a file of its own
 	sawNext     = "batch began the next segment" // it did not fit the rest of one
 	sawHandles  = "closed with open handles"
+	sawHint     = "opened by hints"
+
+	sawHintAfterCut = "recovered by hints"
 )
 
 // look finds out what the last operation has done to the segments.

@@ -91,7 +91,7 @@ func TestCrash(t *testing.T) {
 
 // crashCoverage is what a campaign has to come through.
 func crashCoverage() []string {
-	list := []string{sawRotation, sawFold, sawBlob, sawSectors, sawLarge, sawNext, sawGeneration(1), sawGeneration(2), sawKill}
+	list := []string{sawRotation, sawFold, sawBlob, sawHint, sawHintAfterCut, sawSectors, sawLarge, sawNext, sawGeneration(1), sawGeneration(2), sawKill}
 	for keep := range simdisk.Keep(simdisk.Keeps) {
 		for _, ordered := range []bool{false, true} {
 			list = append(list, sawManner(simdisk.Manner{Keep: keep, Ordered: ordered}))

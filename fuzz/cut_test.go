@@ -145,11 +145,15 @@ func (h *crashHistory) image(disk *simdisk.Disk, ref *reference, path string, ge
 	h.points++
 	rng := h.rand(path, 1)
 	s := newSession(disk, h.opts, h.keys, ref)
+	s.seen = make(coverage)
 	if generation+1 < generations && rng.IntN(nested) == 0 {
 		h.seen.note(sawGeneration(generation + 1))
 		h.cutAlways(s, path, generation+1)
 	}
 	h.note(path, h.recover(s, rng))
+	if s.seen[sawHint] > 0 {
+		h.seen.note(sawHintAfterCut)
+	}
 	s.leave()
 }
 

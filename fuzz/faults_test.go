@@ -68,7 +68,7 @@ func (f *faults) restart() {
 	*f = faults{fault: f.fault, lasting: f.lasting, hits: f.hits, collected: f.collected}
 }
 
-// inject is for [simdisk.Disk.Fail].
+// inject returns the error that a file operation has to fail with.
 func (f *faults) inject(op, name string, n int) error {
 	if op == simdisk.OpRemove && f.collected.note(name, n) {
 		return nil

@@ -315,7 +315,7 @@ var sabotages = []sabotage{
 		name: "View does not hold the segment",
 		file: "db/read.go",
 		old:  "	err = fn(r.Value)\n	runtime.KeepAlive(hit.Segment)\n",
-		new:  "	err = fn(r.Value)\n",
+		new:  "	_ = hit\n	err = fn(r.Value)\n",
 		test: "TestCollectionBetweenSteps",
 		pkg:  "db",
 		race: true,
@@ -398,8 +398,8 @@ var sabotages = []sabotage{
 	}, {
 		name: "puts take the room that deletes need on a full disk",
 		file: "db/reserve.go",
-		old:  "		behind = db.reserveSize()\n",
-		new:  "",
+		old:  "		return db.writer.active.Reserve(db.reserveSize(), db.mayPut)\n",
+		new:  "		return db.writer.active.Reserve(0, nil)\n",
 		test: "TestFullDisk",
 		pkg:  "db",
 	}, {

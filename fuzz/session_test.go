@@ -43,6 +43,7 @@ type session struct {
 	seen     coverage
 	segments map[segment.ID]bool // at the last look, and whether they were active
 	blobs    int
+	hints    int // reads of hints so far
 
 	faults
 }
@@ -63,7 +64,15 @@ func (s *session) use(disk storage) {
 	if s.hook != nil {
 		s.sim().OnOp(s.watchDisk)
 	}
-	disk.Fail(s.inject)
+	disk.Fail(s.ask)
+}
+
+// ask is for [simdisk.Disk.Fail].
+func (s *session) ask(op, name string, n int) error {
+	if _, hint := segment.ParseHintName(name); hint && op == simdisk.OpReadAt {
+		s.hints++
+	}
+	return s.inject(op, name, n)
 }
 
 // sim is the disk of a session that lies on a simulated one.
@@ -94,7 +103,7 @@ func (s *session) watchDisk(n int, op string) {
 func (s *session) open() (err error) {
 	s.opts.FS = s.disk
 	s.faults.restart()
-	s.segments = nil
+	s.segments, s.hints = nil, 0
 	s.store, err = db.Open("", &s.opts)
 	if err != nil {
 		if err := s.explain(err); err != nil {
@@ -108,6 +117,10 @@ func (s *session) open() (err error) {
 	}
 	if err != nil {
 		return fmt.Errorf("open without the fault: %w", err)
+	}
+	const headAndFooter = 2 // of a hint that is of no use
+	if s.hints > headAndFooter {
+		s.seen.note(sawHint)
 	}
 	return s.calmly(func() error {
 		found, err := s.read(s.store.Get)

@@ -359,6 +359,11 @@ func newPast(t testing.TB, closed bool) *past {
 		p.active = ""
 	}
 	p.kill()
+	for _, name := range p.disk.Names() {
+		if _, ok := segment.ParseHintName(name); ok {
+			p.disk.Remove(name) // Open is to read what is damaged; see hinted
+		}
+	}
 	return p
 }
 
