@@ -115,8 +115,8 @@ func (db *DB) Close() error {
 	if db.state.Load() == nil {
 		return nil
 	}
+	db.compactor.room.release(db.fs) // the last manifest needs some room
 	err := writeError(db.finish())
-	db.compactor.room.release(db.fs)
 	db.manifests.unprepare() // unless the last edit has used it
 	db.changeState(func(*state) *state { return nil })
 	return errors.Join(err, db.unlock(), db.handles.stillOpen())

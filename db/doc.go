@@ -55,8 +55,8 @@
 //
 // # Where to read on
 //
-// commit.go is the write path, reserve.go what it does for a full disk,
-// read.go the read path, recover.go what Open
+// commit.go is the write path, reserve.go what it does for a full disk, room.go
+// how compaction makes room there, read.go the read path, recover.go what Open
 // does, compact.go how records move, pinned.go what becomes of removed segments
 // that somebody reads, follow.go how a read-only store keeps up with a writer
 // in another process, inspect.go how a damaged store is read, and repair.go how

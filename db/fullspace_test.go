@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs/simdisk"
 )
 
@@ -64,6 +65,16 @@ func (s *smallStore) thin(which func(n int) bool) {
 	}
 }
 
+// checkNoTemporary finds what was set aside and should have been given back.
+func (s *smallStore) checkNoTemporary(disk *simdisk.Disk) {
+	s.Helper()
+	for _, name := range disk.Names() {
+		if segment.IsTempName(name) {
+			s.Errorf("%s is left behind", name)
+		}
+	}
+}
+
 func (s *smallStore) check(db *DB) {
 	s.Helper()
 	for n, want := range s.want {
@@ -108,6 +119,12 @@ func TestFullDiskGivesSpaceBack(t *testing.T) {
 			}
 			killed := open(t, "", &Options{FS: s.disk.Clone()})
 			s.check(killed)
+			if err := s.db.Close(); err != nil {
+				t.Error(err)
+			}
+			if s.checkNoTemporary(s.disk); !t.Failed() {
+				s.check(open(t, "", &Options{FS: s.disk}))
+			}
 		})
 	}
 }
@@ -159,7 +176,7 @@ func TestCompactWithoutRoom(t *testing.T) {
 			s.fill()
 			s.thin(func(n int) bool { return n%2 == 0 || c.dead && n < s.next/3 })
 			if !c.held {
-				s.db.compactor.room.release(s.disk)
+				s.db.compactor.room.lend(s.disk)
 			}
 			free, _ := s.disk.Free()
 			s.disk.WriteFile("ballast", make([]byte, free))

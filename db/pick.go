@@ -154,7 +154,7 @@ func (s *space) drop(unfit func(candidate) bool) {
 // is not enough it is tried again when more of them have gone.
 func (db *DB) fit(s *space) (room int64) {
 	const tries, pause = 20, 5 * time.Millisecond
-	if len(s.candidates) == 0 {
+	if db.compactor.short = false; len(s.candidates) == 0 {
 		return 0
 	}
 	least := slices.MinFunc(s.candidates, func(a, b candidate) int { return cmp.Compare(a.need, b.need) }).need

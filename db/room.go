@@ -30,6 +30,7 @@ type room struct {
 	file vfs.File // nil if there is none
 	size int64    // bytes of it
 	lent bool     // a compaction has the blocks
+	over bool     // the store is being closed
 }
 
 var roomName = segment.TempName("room")
@@ -39,7 +40,10 @@ var roomName = segment.TempName("room")
 func (r *room) hold(fsys vfs.FS, least, wanted int64) (size int64, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.lent {
+	switch {
+	case r.over:
+		return 0, ErrClosed
+	case r.lent:
 		return 0, fmt.Errorf("compaction is making room: %w", syscall.ENOSPC)
 	}
 	if r.file == nil {
@@ -82,7 +86,7 @@ func (r *room) returned() {
 func (r *room) release(fsys vfs.FS) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.file != nil {
+	if r.over = true; r.file != nil {
 		r.drop(fsys)
 	}
 }
@@ -113,8 +117,11 @@ func (db *DB) segmentSize() int64 {
 // hold has blocks held for the compaction of any one segment, or fewer if there
 // are not so many, and returns for how many bytes.
 func (db *DB) hold() (size int64, err error) {
-	largest := int64(0)
-	for _, seg := range db.state.Load().segs {
+	st, largest := db.state.Load(), int64(0)
+	if st == nil {
+		return 0, ErrClosed
+	}
+	for _, seg := range st.segs {
 		if seg != nil {
 			largest = max(largest, min(int64(len(seg.Bytes())), db.opts.SegmentSize))
 		}
