@@ -241,6 +241,7 @@ func TestCompactUnread(t *testing.T) {
 	if err := db.Delete([]byte("gone"), nil); err != nil {
 		t.Fatal(err)
 	}
+	mustPut(t, db, "padding", strings.Repeat("x", 2<<10)) // enough for a hint
 	w := db.writer.active
 	db.writer.seq++
 	w.Append(&segment.Record{Kind: 200, Flags: segment.FlagFirst, Seq: db.writer.seq, Key: []byte("newer")})
@@ -250,7 +251,13 @@ func TestCompactUnread(t *testing.T) {
 	seal()
 	mustPut(t, db, "key", "newest")
 	mustPut(t, db, "large", "small")
+	mustPut(t, db, "padding", "small")
 	seal()
+	for _, e := range db.missingHints() {
+		if err := db.writeHint(db.state.Load().find(e.id), e); err != nil {
+			t.Fatal(err)
+		}
+	}
 	db.Close()
 
 	db = open(t, "", &Options{FS: disk, SegmentSize: 4 << 10, BlobSize: 4 << 10})
@@ -277,7 +284,7 @@ func TestCompactUnread(t *testing.T) {
 	if kept != 1 {
 		t.Errorf("%d records of a newer version are left, want 1", kept)
 	}
-	mustHold(t, db, map[string]string{"key": "newest", "large": "small"})
+	mustHold(t, db, map[string]string{"key": "newest", "large": "small", "padding": "small"})
 	mustBeGone(t, db, "gone")
 }
 

@@ -145,7 +145,7 @@ func (db *DB) loadHints(list []sealedSegment) (rest []sealedSegment) {
 			continue
 		}
 		db.hints.note(c.ID(), true)
-		db.index.CountTombstone(c.Slot(), c.tombstones)
+		db.index.CountTombstone(c.Slot(), c.hint.Tombstones())
 		merge.sort(c, extents)
 	}
 	db.buryUnnamed(&merge)
@@ -181,8 +181,6 @@ type hintCursor struct {
 	sealedSegment
 	hint   *segment.Hint
 	change index.Change // its key is valid until next
-
-	tombstones int64 // bytes of those so far
 }
 
 func (c *hintCursor) next() bool {
@@ -191,9 +189,6 @@ func (c *hintCursor) next() bool {
 	}
 	e := c.hint.Entry()
 	c.change = index.Change{Key: e.Key, Ref: c.Ref(e.Offset), Seq: e.Seq, Kind: e.Kind, Size: e.Size}
-	if e.Kind == segment.KindDelete {
-		c.tombstones += e.Size
-	}
 	return true
 }
 

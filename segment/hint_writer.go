@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
@@ -77,8 +76,8 @@ func (w *hintWriter) collect() error {
 		}
 		w.readTo = r.End
 		w.footer.tally.Add(&r)
-		if !r.Kind.Indexed() && r.Kind != KindWatermark {
-			return fmt.Errorf("%s: %w: there is no hint for record kind %d", w.seg.Path(), errors.ErrUnsupported, r.Kind)
+		if r.Kind != KindPut && r.Kind != KindBlobRef && r.Kind != KindWatermark {
+			w.footer.tombstones += r.End - r.Offset
 		}
 		if !r.Kind.Indexed() {
 			continue
