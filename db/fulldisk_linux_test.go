@@ -191,6 +191,7 @@ func testFullDisk(t *testing.T, mount string) {
 		t.Fatal(err)
 	}
 	n := killOnFullDisk(t, store)
+	t.Logf("full after %d values", n)
 	if n < 4000 {
 		t.Fatalf("full after %d values", n)
 	}
