@@ -73,6 +73,40 @@ func TestSpaceComesBack(t *testing.T) {
 	mustHold(t, open(t, "", &Options{FS: disk.Clone()}), want)
 }
 
+// Small segments go into what a compaction leaves of its output, so that there
+// get to be fewer of them with time.
+func TestSmallSegmentsJoin(t *testing.T) {
+	disk := simdisk.New()
+	db := open(t, "", &Options{FS: disk, SegmentSize: 16 << 10})
+	want := make(map[string]string)
+	for i := range 8 {
+		key := fmt.Sprint("small", i)
+		want[key] = strings.Repeat(key, 20)
+		mustPut(t, db, key, want[key])
+		db.write.Lock()
+		if err := db.rotate(0); err != nil {
+			t.Fatal(err)
+		}
+		db.write.Unlock()
+	}
+	for i := range 300 { // and then segments with half their bytes live
+		key := fmt.Sprint("key", i)
+		want[key] = strings.Repeat(key, 40)
+		mustPut(t, db, key, want[key])
+		if i%2 > 0 {
+			want[key] = "short"
+			mustPut(t, db, key, want[key])
+		}
+	}
+	disk.Advance(10 * time.Second)
+	for _, s := range db.Stats().Segments {
+		if !s.Active && s.Length < 1<<10 {
+			t.Errorf("%s is still there, with %d bytes", s.Path, s.Length)
+		}
+	}
+	mustHold(t, db, want)
+}
+
 // Compact leaves next to nothing that is dead, tombstones included, and
 // reports how far it is.
 func TestCompact(t *testing.T) {

@@ -130,11 +130,11 @@ func (db *DB) pick() *compaction {
 		return nil
 	}
 	db.sealDeadBlobs(&s)
-	s.drop(func(c candidate) bool {
-		return c.gain < c.seg.Len()/minGain || db.compactor.suspect[c.seg.ID()] != nil
-	})
-	room := db.fit(&s)
-	inputs := s.best(min(db.opts.SegmentSize, room))
+	s.drop(func(c candidate) bool { return db.compactor.suspect[c.seg.ID()] != nil })
+	small := s.small(db.opts.SegmentSize / foldRatio)
+	s.drop(func(c candidate) bool { return c.gain < c.seg.Len()/minGain })
+	size := min(db.opts.SegmentSize, db.fit(&s))
+	inputs := segmentsOf(withSmall(s.best(size), small, size))
 	if len(inputs) == 0 && s.stuck > s.live/mostStuck {
 		inputs = db.oldestRange()
 	}
@@ -171,18 +171,44 @@ func (db *DB) fit(s *space) (room int64) {
 	return room
 }
 
-// best returns the segments that are worth most, as many as give one of the
-// given size.
-func (s *space) best(size int64) (inputs []*segment.Segment) {
+// small are the candidates that are shorter than so many bytes.
+func (s *space) small(below int64) []candidate {
+	return slices.DeleteFunc(slices.Clone(s.candidates), func(c candidate) bool { return c.seg.Len() >= below })
+}
+
+// best returns the candidates that are worth most, as many as give a segment of
+// the given size.
+func (s *space) best(size int64) []candidate {
 	slices.SortFunc(s.candidates, func(a, b candidate) int { return cmp.Compare(b.worth(), a.worth()) })
 	if len(s.candidates) == 0 {
 		return nil
 	}
 	group := s.take(size)
-	for _, c := range group[:min(len(group), maxInputs)] {
-		inputs = append(inputs, c.seg)
+	return group[:min(len(group), maxInputs)]
+}
+
+// withSmall adds small candidates to a group that leaves room for them in a
+// segment of the given size, so that there get to be fewer. None are added to
+// those that need not be copied, which can go at once.
+func withSmall(group, small []candidate, size int64) []candidate {
+	left := size
+	for _, c := range group {
+		left -= c.need
 	}
-	return inputs
+	for _, c := range small {
+		there := slices.ContainsFunc(group, func(in candidate) bool { return in.seg == c.seg })
+		if left < size && c.need <= left && !there {
+			group, left = append(group, c), left-c.need
+		}
+	}
+	return group
+}
+
+func segmentsOf(group []candidate) (list []*segment.Segment) {
+	for _, c := range group {
+		list = append(list, c.seg)
+	}
+	return list
 }
 
 // sealDeadBlobs seals an active segment whose dead blobs are what the store is
