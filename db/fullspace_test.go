@@ -174,7 +174,7 @@ func TestCompactWithoutRoom(t *testing.T) {
 			s := newSmallStore(t)
 			s.db.PauseCompaction()
 			s.fill()
-			s.thin(func(n int) bool { return n%2 == 0 || c.dead && n < s.next/3 })
+			s.thin(func(n int) bool { return n%2 == 0 || c.dead && n > s.next/2 })
 			if !c.held {
 				s.db.compactor.room.lend(s.disk)
 			}
@@ -193,5 +193,36 @@ func TestCompactWithoutRoom(t *testing.T) {
 			}
 			s.check(s.db)
 		})
+	}
+}
+
+// Puts leave room for deletes, however full the last segment is. Method: disks of
+// several sizes are filled with long keys, which take as much to delete as to put,
+// and then to the last byte; no compaction is at work.
+func TestPutsLeaveRoomForDeletes(t *testing.T) {
+	const keyLen, sizes = 4000, 8
+	key := func(n int) []byte { return fmt.Appendf(nil, "%0*d", keyLen, n) }
+	for i := range sizes {
+		disk := newDisk()
+		disk.Resize(4<<20 + int64(i)*70<<10)
+		db := open(t, "", &Options{FS: disk, SegmentSize: 1 << 20, Sync: SyncNever})
+		db.PauseCompaction()
+		n := 0
+		for ; ; n++ {
+			if err := db.Put(key(n), nil, nil); errors.Is(err, ErrNoSpace) {
+				break
+			} else if err != nil {
+				t.Fatal(err)
+			}
+		}
+		free, _ := disk.Free()
+		disk.WriteFile("ballast", make([]byte, free))
+		deleted := 0
+		for deleted < n && db.Delete(key(deleted), nil) == nil {
+			deleted++
+		}
+		if room := int64(deleted * keyLen); room < db.reserveSize()/2 {
+			t.Errorf("size %d: %d of %d deletes before the disk was full, %d bytes", i, deleted, n, room)
+		}
 	}
 }

@@ -32,12 +32,16 @@ const (
 // crashSettings are the stores that histories run on.
 var crashSettings = []db.Options{
 	{Sync: db.SyncAlways, SegmentSize: 4 << 10},
-	{Sync: db.SyncNever, SegmentSize: 4 << 10},
+	{Sync: db.SyncNever, SegmentSize: 4 << 10, CompactionRate: slowCompaction},
 	{Sync: db.SyncAlways, SegmentSize: 16 << 10},
 	{Sync: db.SyncInterval, SegmentSize: 4 << 10},
-	{Sync: db.SyncAlways, SegmentSize: 4 << 10, BlobSize: 4 << 10},
+	{Sync: db.SyncAlways, SegmentSize: 4 << 10, BlobSize: 4 << 10, CompactionRate: slowCompaction},
 	{Sync: db.SyncNever, SegmentSize: 4 << 10, BlobSize: 4 << 10},
 }
+
+// slowCompaction is so slow that other operations come between its steps: half a
+// segment of 4 KiB in 80 ms.
+const slowCompaction = 25 << 10
 
 // number reads an environment variable.
 func number(t *testing.T, name string, otherwise int) int {

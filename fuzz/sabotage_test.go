@@ -172,6 +172,8 @@ var sabotages = []sabotage{
 		file: "index/repoint.go",
 		old:  "	pos := t.locate(h, m.Old)\n",
 		new:  "	pos := x.find(h, m.Key).pos\n",
+		test: "TestRepoint",
+		pkg:  "index",
 	}, {
 		name: "inputs go before the ordered index has moved",
 		file: "db/compact.go",
@@ -399,8 +401,8 @@ var sabotages = []sabotage{
 		name: "puts take the room that deletes need on a full disk",
 		file: "db/reserve.go",
 		old:  "		return db.writer.active.Reserve(db.reserveSize(), db.mayPut)\n",
-		new:  "		return db.writer.active.Reserve(0, nil)\n",
-		test: "TestFullDisk",
+		new:  "		return db.writer.active.Reserve(0, db.mayPut)\n",
+		test: "TestPutsLeaveRoomForDeletes",
 		pkg:  "db",
 	}, {
 		name: "no spare segment",
