@@ -14,6 +14,18 @@ import (
 	"github.com/crowfly/crowfly/segment/vfs/simdisk"
 )
 
+// fullValue is the value of key n on the full disk: most of the first thousands
+// and all later ones have 4 KiB.
+func fullValue(n int) []byte {
+	size := 4 << 10
+	if n%100 == 99 && n < 3000 {
+		size = 200 << 10
+	}
+	return bytes.Repeat(fmt.Appendf(nil, "%015d|", n), size/16)
+}
+
+func fullKey(n int) []byte { return fmt.Appendf(nil, "key %d", n) }
+
 // smallStore is a store on a disk that is soon full, and what it has to hold.
 type smallStore struct {
 	*testing.T
