@@ -251,9 +251,13 @@ func deleteAll(t *testing.T, store string, n int) (deleted int) {
 
 // Space comes back on a full disk, in the same run and without anybody asking
 // for it: after every other value was deleted there is room for half as much
-// again, and nothing acknowledged is lost.
+// again, and nothing acknowledged is lost. On xfs, whose disks can't be as small,
+// only with CROWFLY_FULL.
 func TestFullDiskComesBack(t *testing.T) {
 	for _, disk := range smallDisks {
+		if disk.name == "xfs" && os.Getenv("CROWFLY_FULL") == "" {
+			continue
+		}
 		t.Run(disk.name, func(t *testing.T) {
 			db := open(t, filepath.Join(mountDisk(t, disk.size, disk.mkfs), "store"), &Options{Sync: SyncInterval})
 			n, err := fillUp(db)

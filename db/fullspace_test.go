@@ -46,12 +46,14 @@ func newSmallStore(t *testing.T) *smallStore {
 	return s
 }
 
+func spaceKey(n int) []byte { return fmt.Appendf(nil, "key %d", n) }
+
 // fill puts values until there is no room, and returns how many bytes.
 func (s *smallStore) fill() (n int) {
 	s.Helper()
 	for {
 		value := bytes.Repeat(fmt.Appendf(nil, "%07d,", s.next), 1+s.rng.IntN(8000))
-		switch err := s.db.Put(fullKey(s.next), value, nil); {
+		switch err := s.db.Put(spaceKey(s.next), value, nil); {
 		case errors.Is(err, ErrNoSpace):
 			return n
 		case err != nil:
@@ -70,7 +72,7 @@ func (s *smallStore) thin(which func(n int) bool) {
 		if !which(n) {
 			continue
 		}
-		if err := s.db.Delete(fullKey(n), nil); err != nil {
+		if err := s.db.Delete(spaceKey(n), nil); err != nil {
 			s.Fatalf("delete on a full disk: %v", err)
 		}
 		delete(s.want, n)
@@ -90,7 +92,7 @@ func (s *smallStore) checkNoTemporary(disk *simdisk.Disk) {
 func (s *smallStore) check(db *DB) {
 	s.Helper()
 	for n, want := range s.want {
-		if got, err := db.Get(nil, fullKey(n)); err != nil || !bytes.Equal(got, want) {
+		if got, err := db.Get(nil, spaceKey(n)); err != nil || !bytes.Equal(got, want) {
 			s.Fatalf("key %d: %d bytes, %v; want %d", n, len(got), err, len(want))
 		}
 	}

@@ -62,6 +62,7 @@
 //	CROWFLY_SEED=n          start with this history
 //	CROWFLY_REPLAY=path     check this crash image of that history only
 //	CROWFLY_SABOTAGE=all    try every sabotage, not only the first
+//	                        (with -run 'TestSabotage$/its_name' a single one)
 //	CROWFLY_ERRORS=all      let every file operation fail in every way, on the
 //	                        simulated disk and in the real directory
 //	CROWFLY_KILLS=n         kill n writers instead of the default, n/10 beside followers
