@@ -122,12 +122,20 @@ func (b *blobs) countExtent(x segment.BlobExtent, n int) {
 	}
 }
 
+// publish shows the staged records to readers. What they replace lies in the
+// state from before, and in the one from after it perhaps no more: a compaction
+// that has had its barrier takes its inputs away, but another can't have had its
+// own while the caller holds DB.write.
+func (db *DB) publish() {
+	before := db.state.Load()
+	db.bury(before, db.index.Publish(db.writer.staged, db.writer.seq))
+}
+
 // bury notes that no key names the blobs of these records any more. Their
 // bytes are what a compaction of their segment frees.
-func (db *DB) bury(refs []segment.Ref) {
-	segs := db.state.Load().segs
+func (db *DB) bury(st *state, refs []segment.Ref) {
 	for _, ref := range refs {
-		r, err := segs[ref.Slot()].Read(ref.Offset())
+		r, err := st.segs[ref.Slot()].Read(ref.Offset())
 		if err != nil {
 			continue // it counts as live, and whoever compacts it finds the damage
 		}

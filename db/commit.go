@@ -447,7 +447,7 @@ func (db *DB) commitStaged(group []*commit, sync bool) error {
 	if err := db.holdBlobs(group); err != nil {
 		return err
 	}
-	db.bury(db.index.Publish(db.writer.staged, db.writer.seq))
+	db.publish()
 	db.counters.commits.Add(uint64(len(group)))
 	db.counters.records.Add(uint64(len(db.writer.staged)))
 	return nil

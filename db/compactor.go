@@ -188,15 +188,19 @@ func (c *compactor) count() {
 
 // hintNext writes one of the hints that are missing and has the timer go on.
 func (db *DB) hintNext(list []entry) {
-	if len(list) == 0 {
-		return
+	if len(list) > 0 {
+		db.hintFirst(list)
+		db.scheduleCompaction(db.pace(list[0].length))
 	}
-	e := list[0]
-	seg := db.state.Load().find(e.id)
-	if err := db.writeHint(seg, e); err != nil {
+}
+
+// hintFirst writes the first of the hints that are missing. The caller holds
+// compactor.mu.
+func (db *DB) hintFirst(list []entry) {
+	seg := db.state.Load().find(list[0].id)
+	if err := db.writeHint(seg, list[0]); err != nil {
 		db.compactor.blame(err, seg) // of no consequence otherwise
 	}
-	db.scheduleCompaction(db.pace(e.length))
 }
 
 // blame remembers which segment was damaged, or can't be read.
@@ -273,10 +277,11 @@ func (db *DB) PauseCompaction() (resume func()) {
 	})
 }
 
-// Compact gives back all space that can be given back now, at full speed:
-// every segment with something dead in it is copied without that. Reads and
-// writes go on meanwhile. progress, which may be nil, is called now and then.
-// If ctx ends, what is done by then stays done.
+// Compact gives back the space that can be given back now, at full speed: every
+// segment of which a hundredth or more is dead is copied without that, and the
+// hints that are missing then are written. Reads and writes go on meanwhile.
+// progress, which may be nil, is called now and then. If ctx ends, what is done
+// by then stays done.
 func (db *DB) Compact(ctx context.Context, progress func(CompactProgress)) error {
 	if db.opts.ReadOnly {
 		return ErrReadOnly
@@ -284,7 +289,7 @@ func (db *DB) Compact(ctx context.Context, progress func(CompactProgress)) error
 	if err := db.sealForCompaction(); err != nil && !isNoSpace(err) {
 		return writeError(err)
 	}
-	defer db.scheduleCompaction(compactEvery) // for hints
+	defer db.scheduleCompaction(compactEvery)
 	job := db.planCompact()
 	for {
 		more, err := db.compactMore(job)
@@ -294,10 +299,34 @@ func (db *DB) Compact(ctx context.Context, progress func(CompactProgress)) error
 		if err == nil && more {
 			err = ctx.Err()
 		}
-		if err != nil || !more {
+		if err != nil {
 			return writeError(err)
 		}
+		if !more {
+			return db.writeHints(ctx)
+		}
 	}
+}
+
+// writeHints writes all hints that are missing. One that can't be written does
+// no harm.
+func (db *DB) writeHints(ctx context.Context) error {
+	c := &db.compactor
+	one := func() (more bool) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		list := db.missingHints()
+		if more = len(list) > 0 && !c.closed; more {
+			db.hintFirst(list)
+		}
+		return more
+	}
+	for one() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sealForCompaction seals the active segment if there is anything dead in it.

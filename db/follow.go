@@ -305,7 +305,7 @@ func (n *news) publish() error {
 	if err != nil {
 		return err
 	}
-	n.db.bury(dead)
+	n.db.bury(n.db.state.Load(), dead)
 	return nil
 }
 

@@ -99,6 +99,9 @@ func (db *DB) createBlob() (*segment.BlobWriter, error) {
 	if err := db.writable(); err != nil {
 		return nil, err
 	}
+	if err := db.pinnedError(); err != nil {
+		return nil, err
+	}
 	if err := db.establish(); err != nil {
 		return nil, err
 	}

@@ -201,7 +201,7 @@ func (db *DB) loadSealed(m *manifest) error {
 		if err != nil {
 			return err
 		}
-		db.bury(dead)
+		db.bury(db.state.Load(), dead)
 	}
 	return nil
 }
@@ -289,7 +289,7 @@ func (db *DB) recoverTail(m *manifest, e *entry, names []string) error {
 	if err != nil {
 		return err
 	}
-	db.bury(dead)
+	db.bury(db.state.Load(), dead)
 	// Nothing is damaged. The disk may be full, so first whatever is not
 	// needed any more makes room.
 	db.removeStrays(m, names)
@@ -379,7 +379,7 @@ func (db *DB) copyTail(seg *segment.Segment, tail segment.Tail) (*entry, error) 
 	if err != nil {
 		return nil, err
 	}
-	db.bury(db.index.Publish(changes, 0))
+	db.bury(db.state.Load(), db.index.Publish(changes, 0))
 	return &entry{id: out.ID(), length: out.Len(), salt: out.Salt(), tally: tally}, nil
 }
 

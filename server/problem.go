@@ -51,6 +51,7 @@ var failures = []struct {
 	{db.ErrReadOnly, http.StatusForbidden, "the store is open for reading only", false},
 	{context.Canceled, http.StatusServiceUnavailable, "the server is shutting down", false},
 	{db.ErrClosed, http.StatusServiceUnavailable, "the store is closed", false},
+	{db.ErrSnapshotExpired, http.StatusServiceUnavailable, "the store has changed too much meanwhile", false},
 	{db.ErrPinnedSpace, http.StatusServiceUnavailable, "readers hold too many old segments", true},
 	{db.ErrNoSpace, http.StatusInsufficientStorage, "no space left for writing", true},
 }

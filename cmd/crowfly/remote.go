@@ -46,6 +46,9 @@ func askStats(ctx context.Context, address string) (s server.StoreStats, err err
 	if err := json.NewDecoder(resp.Body).Decode(&s); err != nil {
 		return s, fmt.Errorf("%s: %w", address, err)
 	}
+	if s.Segments == nil {
+		return s, fmt.Errorf("%s: that is no crowfly server", address)
+	}
 	return s, nil
 }
 

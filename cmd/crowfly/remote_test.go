@@ -54,7 +54,7 @@ func TestServeCompact(t *testing.T) {
 // is damaged is named.
 func TestStatRows(t *testing.T) {
 	var out strings.Builder
-	answer := `{"keys":7,"reclaimable_bytes":2048,"stuck_tombstone_bytes":96,"hints":3,"hints_missing":1,
+	answer := `{"segments":[],"keys":7,"reclaimable_bytes":2048,"stuck_tombstone_bytes":96,"hints":3,"hints_missing":1,
 		"compaction":{"space_target":1.3,"rate":-1,"backlog_bytes":1024,"segments":5,"bytes_read":4096,"suspects":["7.seg"]},
 		"process":{"values":2,"snapshots":1,"leaked":1,"oldest":{"kind":"value","key_base64":"/w==","owner":"main.f x.go:1","age_seconds":1.5},
 		"retired_segments":4,"retired_bytes":3072,"moved_bytes":5120,"maps":6,"maps_retired":8,"maps_limit":9}}`
