@@ -34,6 +34,9 @@ type compaction struct {
 	borrowed bool  // it writes to blocks that were held for it
 	lent     int64 // bytes that are left of those
 
+	unclear *segment.Segment // the input with a record of which nobody can tell if it is needed
+	failed  error            // why it came to nothing
+
 	left, kept []segment.Record // the blobrefs among the inputs, and those copied
 	freed      int64            // bytes of blobs that only the inputs named
 }
@@ -148,8 +151,12 @@ func (c *compaction) take(in *segment.Segment, r *segment.Record) error {
 	if r.Kind == segment.KindBlobRef {
 		c.left = append(c.left, *r)
 	}
-	if !c.needed(in, r) {
-		return nil
+	needed, err := c.needed(in, r)
+	if err != nil {
+		c.unclear = in
+	}
+	if !needed {
+		return err
 	}
 	return c.copy(in, r)
 }
@@ -158,17 +165,25 @@ func (c *compaction) take(in *segment.Segment, r *segment.Record) error {
 // tombstone as long as a segment outside may hold an older record of its key.
 // Dead records count there, since a later Open reads them too. The active
 // segment has no record that is older than any in a sealed one.
-func (c *compaction) needed(in *segment.Segment, r *segment.Record) bool {
+//
+// It fails if the newest record of the key is damaged or can't be read. To keep
+// this one then would be to copy it again and again, and perhaps to lose the
+// tombstone between the two.
+func (c *compaction) needed(in *segment.Segment, r *segment.Record) (_ bool, err error) {
 	switch r.Kind {
 	case segment.KindPut, segment.KindBlobRef:
+		defer vfs.EndGuard(vfs.BeginGuard(), &err)
 		hit, err := c.db.lookup(r.Key)
-		return !errors.Is(err, ErrNotFound) && (err != nil || hit.Segment == in && hit.Offset == r.Offset)
+		if errors.Is(err, ErrNotFound) {
+			return false, nil
+		}
+		return err == nil && hit.Segment == in && hit.Offset == r.Offset, err
 	case segment.KindDelete:
-		return c.oldest < r.Seq
+		return c.oldest < r.Seq, nil
 	case segment.KindWatermark:
-		return false
+		return false, nil
 	}
-	return true // of a newer version, which knows what it is for
+	return true, nil // of a newer version, which knows what it is for
 }
 
 // copy appends a verified copy of the record.
@@ -191,11 +206,14 @@ func (c *compaction) copy(in *segment.Segment, r *segment.Record) error {
 	if err := appendCopy(w, &copied, c.may); err != nil {
 		return err
 	}
+	size := copied.End - copied.Offset
 	switch r.Kind {
 	case segment.KindPut, segment.KindBlobRef:
 		c.moves = append(c.moves, move{in.Ref(r.Offset), w.Segment().Ref(copied.Offset)})
+	case segment.KindDelete:
+		c.db.index.CountUnnamed(w.Segment().Slot(), size, 0)
 	default:
-		c.db.index.CountTombstone(w.Segment().Slot(), copied.End-copied.Offset)
+		c.db.index.CountUnnamed(w.Segment().Slot(), 0, size)
 	}
 	return nil
 }

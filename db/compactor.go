@@ -27,6 +27,7 @@ type compactor struct {
 	running  *compaction
 	closed   bool
 	paused   int
+	hinted   bool                 // the last step wrote a hint, if one was missing
 	failures int                  // in a row
 	short    bool                 // there was no room for any of what should be compacted
 	suspect  map[segment.ID]error // damaged: they stay as they are
@@ -68,8 +69,9 @@ type CompactionStats struct {
 	// another segment has older records: of the same keys, for all that is known.
 	StuckTombstones int64
 
-	// Suspect segments are damaged. They are not compacted, so that nothing
-	// is lost that repair may still save.
+	// Suspect segments are damaged, or have an older version of a value that is
+	// damaged elsewhere. They are not compacted, so that nothing is lost that
+	// repair may still save.
 	Suspect []segment.ID
 }
 
@@ -128,11 +130,14 @@ func (db *DB) compactTimer() {
 	if c.closed || c.paused > 0 {
 		return
 	}
+	if c.running == nil && !db.mayWrite() {
+		return // until the store is opened again
+	}
 	missing := db.missingHints()
-	if c.running == nil && len(missing) <= len(db.manifests.get().segments)/mostMissing {
+	if hintFirst := !c.hinted && len(missing) > len(db.manifests.get().segments)/mostMissing; c.running == nil && !hintFirst {
 		c.running = db.pick()
 	}
-	if c.running == nil {
+	if c.hinted = c.running == nil; c.hinted {
 		db.hintNext(missing)
 		return
 	}
@@ -169,10 +174,18 @@ func (db *DB) goOn(bytes int64) error {
 		c.count()
 	} else {
 		c.failures++
-		c.blame(err, c.running.inputs...)
+		c.blame(err, c.running)
 	}
+	c.running.failed = err
 	c.running = nil
 	return err
+}
+
+// mayWrite reports whether there may be writes at all.
+func (db *DB) mayWrite() bool {
+	db.write.Lock()
+	defer db.write.Unlock()
+	return db.writable() == nil
 }
 
 // count adds a compaction that has come to its end to the figures.
@@ -199,34 +212,47 @@ func (db *DB) hintNext(list []entry) {
 func (db *DB) hintFirst(list []entry) {
 	seg := db.state.Load().find(list[0].id)
 	if err := db.writeHint(seg, list[0]); err != nil {
-		db.compactor.blame(err, seg) // of no consequence otherwise
+		if path, ok := damagedPath(err); ok && path == seg.Path() {
+			db.compactor.suspectOne(seg.ID(), err) // of no consequence otherwise
+		}
 	}
 }
 
-// blame remembers which segment was damaged, or can't be read.
-func (c *compactor) blame(err error, segs ...*segment.Segment) {
-	var damage *CorruptError
-	var fault *FaultError
-	var path string
-	switch {
-	case errors.As(err, &damage):
-		path = damage.Path
-	case errors.As(err, &fault):
-		path = fault.Path
-	default:
-		return
-	}
-	for _, in := range segs {
-		if in.Path() == path {
-			if c.suspect == nil {
-				c.suspect = make(map[segment.ID]error)
-			}
-			c.suspect[in.ID()] = err
-			c.brief.Lock()
-			c.stats.Suspect = append(slices.Clone(c.stats.Suspect), in.ID())
-			c.brief.Unlock()
+// blame remembers which input of a compaction that failed is damaged or can't be
+// read, or has an older version of what is.
+func (c *compactor) blame(err error, failed *compaction) {
+	path, ok := damagedPath(err)
+	for _, in := range failed.inputs {
+		if ok && in.Path() == path || in == failed.unclear {
+			c.suspectOne(in.ID(), err)
 		}
 	}
+}
+
+// damagedPath is the file that an error is about.
+func damagedPath(err error) (path string, ok bool) {
+	var damage *CorruptError
+	var fault *FaultError
+	switch {
+	case errors.As(err, &damage):
+		return damage.Path, true
+	case errors.As(err, &fault):
+		return fault.Path, true
+	}
+	return "", false
+}
+
+func (c *compactor) suspectOne(id segment.ID, err error) {
+	if c.suspect == nil {
+		c.suspect = make(map[segment.ID]error)
+	}
+	if _, known := c.suspect[id]; known {
+		return
+	}
+	c.suspect[id] = err
+	c.brief.Lock()
+	defer c.brief.Unlock()
+	c.stats.Suspect = append(slices.Clone(c.stats.Suspect), id)
 }
 
 // stopCompactor ends what is under way. It waits for a step, not for more.
@@ -268,7 +294,10 @@ func (db *DB) PauseCompaction() (resume func()) {
 	c := &db.compactor
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.paused++
+	if c.paused++; c.running != nil && c.running.borrowed {
+		c.running.discard() // puts wait for what it has borrowed
+		c.running = nil
+	}
 	return sync.OnceFunc(func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -358,24 +387,39 @@ func (db *DB) compactMore(job *compactJob) (more bool, err error) {
 		return false, ErrClosed
 	}
 	if c.running == nil {
-		inputs := db.next(job)
-		if len(inputs) == 0 && c.short {
-			return false, syscall.ENOSPC
+		if more, err := db.beginNext(job); err != nil || !more {
+			return false, err
 		}
-		if len(inputs) == 0 {
-			return false, nil
-		}
-		c.running = db.newCompaction(inputs)
 	}
 	running := c.running
 	passed, written := running.passed, running.written
 	err = db.goOn(db.compactStep())
-	if isNoSpace(err) && len(running.inputs) > 1 && job.split() {
+	if running == job.running && isNoSpace(err) && len(running.inputs) > 1 && job.split() {
+		job.again(running)
 		err = nil
 	}
 	job.progress.Done += running.passed - passed
 	job.progress.Written += running.written - written
 	return true, err
+}
+
+// beginNext begins the next part of a job, unless there is none. The part before
+// may have failed in a step of the background.
+func (db *DB) beginNext(job *compactJob) (more bool, err error) {
+	c := &db.compactor
+	if before := job.running; before != nil && before.failed != nil && !job.isLeft(before) {
+		return false, before.failed
+	}
+	inputs := db.next(job)
+	switch {
+	case len(inputs) > 0:
+		job.running = db.newCompaction(inputs)
+		c.running = job.running
+		return true, nil
+	case c.short:
+		return false, syscall.ENOSPC
+	}
+	return false, nil
 }
 
 // compactionStats is the part of Stats about compaction. It waits for no step.

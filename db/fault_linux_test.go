@@ -226,3 +226,34 @@ func TestPageLostUnderCompaction(t *testing.T) {
 		mustGet(t, db, fmt.Sprint("k", i), want)
 	}
 }
+
+// A page that is lost in one segment does not keep others from being compacted,
+// though the keys in some of them have their newest records there.
+func TestPageLostElsewhere(t *testing.T) {
+	db := open(t, t.TempDir(), &Options{SegmentSize: 64 << 10})
+	db.PauseCompaction()
+	putAll := func(n int, prefix, value string) {
+		for i := range n {
+			mustPut(t, db, fmt.Sprint(prefix, i), strings.Repeat(value, 1000))
+		}
+	}
+	putAll(40, "key", "x")
+	mustPut(t, db, "alive", strings.Repeat("a", 4000)) // so that the segment is read
+	mustSeal(t, db)
+	putAll(20, "other", "c")
+	mustPut(t, db, "alive too", strings.Repeat("c", 20000))
+	mustSeal(t, db)
+	putAll(40, "key", "y")
+	lost := db.writer.active.Segment().Path()
+	mustSeal(t, db)
+	putAll(20, "other", "d")
+	if err := os.Truncate(lost, 4096); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		db.Compact(t.Context(), nil)
+	}
+	if s := db.Stats().Compaction; s.Compactions == 0 || s.BytesFreed < 15_000 {
+		t.Errorf("%+v", s)
+	}
+}

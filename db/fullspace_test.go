@@ -249,3 +249,47 @@ func TestPutsLeaveRoomForDeletes(t *testing.T) {
 		}
 	}
 }
+
+// A disk that is full of keys, with next to no values, comes back too, though
+// their tombstones take more room than there is to copy them.
+func TestFullDiskOfKeys(t *testing.T) {
+	const batch = 1000
+	s := newSmallStore(t)
+	key := func(i int) []byte { return fmt.Appendf(nil, "%040d", i) }
+	keys := 0
+	for err := error(nil); err == nil; keys += batch {
+		var b Batch
+		for i := range batch {
+			b.Put(key(keys+i), []byte("a short value"), nil)
+		}
+		if err = s.db.Apply(&b, nil); err != nil && !errors.Is(err, ErrNoSpace) {
+			t.Fatal(err)
+		}
+	}
+	for range 5 {
+		for i := 0; i < keys; i += batch {
+			s.disk.Advance(100 * time.Millisecond)
+			var b Batch
+			for j := range batch {
+				b.Delete(key(i + j))
+			}
+			if err := s.db.Apply(&b, nil); err != nil && !errors.Is(err, ErrNoSpace) {
+				t.Fatal(err)
+			}
+		}
+		s.mayCollect()
+		s.disk.Advance(10 * time.Minute)
+	}
+	if err := s.db.Compact(t.Context(), nil); err != nil {
+		t.Error(err)
+	}
+	free := int64(0)
+	for deadline := time.Now().Add(time.Minute); free < smallDisk/2 && time.Now().Before(deadline); {
+		s.mayCollect()
+		s.disk.Advance(time.Second)
+		free, _ = s.disk.Free()
+	}
+	if n := s.db.Stats().Keys; n > 0 || free < smallDisk/2 {
+		t.Errorf("%d keys, %d bytes free of %d", n, free, smallDisk)
+	}
+}

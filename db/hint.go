@@ -145,7 +145,8 @@ func (db *DB) loadHints(list []sealedSegment) (rest []sealedSegment) {
 			continue
 		}
 		db.hints.note(c.ID(), true)
-		db.index.CountTombstone(c.Slot(), c.hint.Tombstones())
+		tombstones, newer := c.hint.Unnamed()
+		db.index.CountUnnamed(c.Slot(), tombstones, newer)
 		merge.sort(c, extents)
 	}
 	db.buryUnnamed(&merge)

@@ -11,12 +11,13 @@ import (
 
 // candidate is a sealed segment as compaction sees it.
 type candidate struct {
-	seg  *segment.Segment
-	live int64   // bytes of records that are present values
-	need int64   // bytes that have to be copied, at most
-	gain int64   // bytes that go when it is compacted alone, blobs included
-	age  float64 // 0 for the youngest, 1 for the oldest
-	min  uint64  // lowest sequence number
+	seg        *segment.Segment
+	live       int64   // bytes of records that are present values
+	need       int64   // bytes that have to be copied, at most
+	tombstones int64   // bytes of need that don't if all segments are compacted together
+	gain       int64   // bytes that go when it is compacted alone, blobs included
+	age        float64 // 0 for the youngest, 1 for the oldest
+	min        uint64  // lowest sequence number
 }
 
 // worth is the benefit of a compaction over its cost, as in Rosenblum and
@@ -89,8 +90,9 @@ func (db *DB) measure() space {
 		}
 		s.stuck += stuck
 		s.candidates = append(s.candidates, candidate{
-			seg: seg, live: usage.Bytes, need: usage.Bytes + usage.Tombstones, min: e.tally.MinSeq,
-			gain: seg.Len() - segment.HeaderSize - usage.Bytes - stuck + dead,
+			seg: seg, live: usage.Bytes, min: e.tally.MinSeq,
+			need: usage.Bytes + usage.Newer + usage.Tombstones, tombstones: usage.Tombstones,
+			gain: seg.Len() - segment.HeaderSize - usage.Bytes - usage.Newer - stuck + dead,
 			age:  1 - float64(e.tally.MaxSeq)/float64(m.nextSeq),
 		})
 	}
@@ -129,7 +131,9 @@ func (db *DB) pick() *compaction {
 	if s.total-s.live < floor+int64(startAt*(db.opts.SpaceTarget-1)*float64(s.live)) && !db.scarce() {
 		return nil
 	}
-	db.sealDeadBlobs(&s)
+	if db.sealDeadBlobs(&s) {
+		s = db.measure()
+	}
 	s.drop(func(c candidate) bool { return db.compactor.suspect[c.seg.ID()] != nil })
 	small := s.small(db.opts.SegmentSize / foldRatio)
 	s.drop(func(c candidate) bool { return c.gain < c.seg.Len()/minGain })
@@ -212,17 +216,16 @@ func segmentsOf(group []candidate) (list []*segment.Segment) {
 }
 
 // sealDeadBlobs seals an active segment whose dead blobs are what the store is
-// too large by: they go with it only.
-func (db *DB) sealDeadBlobs(s *space) {
+// too large by: they go with it only. It reports whether it did.
+func (db *DB) sealDeadBlobs(s *space) bool {
 	db.write.Lock()
 	defer db.write.Unlock()
 	w := db.writer.active
 	if w == nil || db.writable() != nil {
-		return
+		return false
 	}
-	if _, dead := db.blobs.bytes(w.Segment()); 2*dead > s.total-s.live {
-		db.rotate(0) // a failure stops nothing but this
-	}
+	_, dead := db.blobs.bytes(w.Segment())
+	return 2*dead > s.total-s.live && db.rotate(0) == nil // a failure stops nothing but this
 }
 
 // oldestRange returns all sealed segments: only together can they lose the
@@ -231,7 +234,7 @@ func (db *DB) oldestRange() (inputs []*segment.Segment) {
 	s := db.measure()
 	room := db.roomToCopy()
 	for _, c := range s.candidates {
-		if room -= c.need; room < 0 || db.compactor.suspect[c.seg.ID()] != nil {
+		if room -= c.need - c.tombstones; room < 0 || db.compactor.suspect[c.seg.ID()] != nil {
 			return nil
 		}
 		inputs = append(inputs, c.seg)
@@ -278,6 +281,7 @@ type compactJob struct {
 	left     map[segment.ID]bool // segments it has not come to
 	together bool                // all at once, for the sake of the tombstones
 	groups   int64               // segments of output at a time, and of disk space
+	running  *compaction         // the last part begun
 	progress CompactProgress
 }
 
@@ -288,6 +292,16 @@ func (j *compactJob) split() bool {
 	j.groups = 1
 	return first
 }
+
+// again has the inputs of a part that failed be compacted all the same.
+func (j *compactJob) again(part *compaction) {
+	for _, in := range part.inputs {
+		j.left[in.ID()] = true
+	}
+}
+
+// isLeft reports whether that is still to be done.
+func (j *compactJob) isLeft(part *compaction) bool { return j.left[part.inputs[0].ID()] }
 
 const (
 	jobGain   = 100 // as minGain, for Compact

@@ -237,7 +237,7 @@ func (db *DB) readRecords(seg *segment.Segment, from, to int64) (changes []index
 		t.Add(&r)
 		if !r.Kind.Indexed() {
 			if r.Kind != segment.KindWatermark {
-				db.index.CountTombstone(seg.Slot(), r.End-r.Offset)
+				db.index.CountUnnamed(seg.Slot(), 0, r.End-r.Offset)
 			}
 			continue
 		}

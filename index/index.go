@@ -49,7 +49,8 @@ type Options struct {
 type Usage struct {
 	Records    int
 	Bytes      int64
-	Tombstones int64 // bytes, with records whose kind only a newer version knows
+	Tombstones int64 // bytes
+	Newer      int64 // bytes of records whose kind only a newer version knows
 }
 
 // Index maps keys to the records that hold their newest versions. Its methods
@@ -116,13 +117,14 @@ func (x *Index) Usage(slot int) Usage {
 	return x.usage[slot]
 }
 
-// CountTombstone notes that a tombstone of so many bytes was copied to the
-// segment in a slot, or a record whose kind only a newer version knows was
-// found there. Publish counts the tombstones that it is given.
-func (x *Index) CountTombstone(slot int, size int64) {
+// CountUnnamed notes so many bytes of tombstones and of records whose kind only a
+// newer version knows, which were found in the segment in a slot or copied to it.
+// Publish counts the tombstones that it is given.
+func (x *Index) CountUnnamed(slot int, tombstones, newer int64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.usage[slot].Tombstones += size
+	x.usage[slot].Tombstones += tombstones
+	x.usage[slot].Newer += newer
 }
 
 // Usages is the usage of all segments, by slot.

@@ -9,7 +9,7 @@ import (
 // Load puts records into an index that has nothing but what earlier calls of
 // Load have put there, and no readers. Each is the only one of its key, in all
 // calls. So the segments are not looked at, which makes this the way to fill
-// an index from hints. Tombstones have to be counted apart, see CountTombstone. What else there is to know comes behind, by Merge.
+// an index from hints. Tombstones have to be counted apart, see CountUnnamed. What else there is to know comes behind, by Merge.
 //
 // The index is locked until the last record has come. A key is used before
 // the next one is asked for.

@@ -56,9 +56,8 @@ import (
 //	16 u64 records  24 u64 min seq  32 u64 max seq  40 u64 sum    its Tally
 //	48 u64 entries  56 u64 extents  64 u64 where the extents begin
 //	72 u64 sum over the sums of all blocks
-//	80 u64 bytes of tombstones, superseded ones too, and of kinds that may be
-//	   skipped
-//	88 zero
+//	80 u64 bytes of tombstones, superseded ones too
+//	88 u64 bytes of records whose kind may be skipped
 const (
 	hintHead       = 16
 	hintBlock      = 16 << 10 // no block is larger, but for one with a long key
@@ -94,14 +93,15 @@ type hintFooter struct {
 	extents    uint64
 	extentsAt  int64
 	sums       uint64
-	tombstones int64 // bytes of tombstones and skipped records
+	tombstones int64 // bytes
+	newer      int64 // bytes of records that may be skipped
 }
 
 func (f *hintFooter) append(b []byte, off int64, salt uint64) []byte {
 	le, start := binary.LittleEndian, len(b)
 	for _, v := range []uint64{
 		0, uint64(f.length), f.tally.Records, f.tally.MinSeq, f.tally.MaxSeq, f.tally.Sum,
-		f.entries, f.extents, uint64(f.extentsAt), f.sums, uint64(f.tombstones), 0,
+		f.entries, f.extents, uint64(f.extentsAt), f.sums, uint64(f.tombstones), uint64(f.newer),
 	} {
 		b = le.AppendUint64(b, v)
 	}
@@ -118,8 +118,9 @@ func decodeHintFooter(b []byte, off int64, salt uint64) (f hintFooter, err error
 	f.length = int64(field(1))
 	f.tally = Tally{Records: field(2), MinSeq: field(3), MaxSeq: field(4), Sum: field(5)}
 	f.entries, f.extents, f.extentsAt, f.sums = field(6), field(7), int64(field(8)), field(9)
-	f.tombstones = int64(field(10))
-	if f.extentsAt < HeaderSize || f.extentsAt > off || f.tombstones < 0 || f.tombstones > f.length {
+	f.tombstones, f.newer = int64(field(10)), int64(field(11))
+	if f.extentsAt < HeaderSize || f.extentsAt > off ||
+		f.tombstones < 0 || f.newer < 0 || f.tombstones > f.length || f.newer > f.length-f.tombstones {
 		err = errHintForm
 	}
 	return f, err
@@ -200,10 +201,10 @@ func (h *Hint) Close() error { return h.file.Close() }
 // Entries is how many there are.
 func (h *Hint) Entries() uint64 { return h.footer.entries }
 
-// Tombstones is how many bytes the tombstones of the segment take, those
-// included that a newer record in it has superseded, and records whose kind only
-// a newer version knows.
-func (h *Hint) Tombstones() int64 { return h.footer.tombstones }
+// Unnamed is how many bytes the tombstones of the segment take, those included
+// that a newer record in it has superseded, and the records whose kind only a
+// newer version knows.
+func (h *Hint) Unnamed() (tombstones, newer int64) { return h.footer.tombstones, h.footer.newer }
 
 // Next moves on to the next entry. It returns false at the end, or if Err says
 // that the hint is of no use.

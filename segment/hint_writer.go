@@ -76,8 +76,11 @@ func (w *hintWriter) collect() error {
 		}
 		w.readTo = r.End
 		w.footer.tally.Add(&r)
-		if r.Kind != KindPut && r.Kind != KindBlobRef && r.Kind != KindWatermark {
+		switch {
+		case r.Kind == KindDelete:
 			w.footer.tombstones += r.End - r.Offset
+		case !r.Kind.Indexed() && r.Kind != KindWatermark:
+			w.footer.newer += r.End - r.Offset
 		}
 		if !r.Kind.Indexed() {
 			continue

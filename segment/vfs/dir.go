@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -16,8 +17,9 @@ import (
 // Dir is a real directory as an [FS].
 type Dir struct {
 	path   string
-	handle *os.File // for SyncDir; closed by the collector
-	inVain bool     // the file system writes elsewhere what Reserve has set aside, see writeInPlace
+	handle *os.File              // for SyncDir; closed by the collector
+	lost   atomic.Pointer[error] // of a SyncDir that failed
+	inVain bool                  // the file system writes elsewhere what Reserve has set aside, see writeInPlace
 }
 
 var _ FS = (*Dir)(nil)
@@ -225,8 +227,18 @@ func (d *Dir) List() ([]string, error) {
 	return names, nil
 }
 
-// SyncDir implements [FS].
-func (d *Dir) SyncDir() error { return syncDir(d.handle) }
+// SyncDir implements [FS]. Once it has failed it does so for ever: the kernel tells
+// of an error once only, and the names that were lost may have been another's.
+func (d *Dir) SyncDir() error {
+	if failed := d.lost.Load(); failed != nil {
+		return *failed
+	}
+	err := syncDir(d.handle)
+	if err != nil {
+		d.lost.Store(&err)
+	}
+	return err
+}
 
 func syncDir(dir *os.File) error {
 	// Windows has no flush for a directory; NTFS journals names itself.
