@@ -62,6 +62,7 @@ func TestUnreadablePage(t *testing.T) {
 	_, err := db.Get(nil, bad)
 	mustFault(t, "Get", err)
 	mustFault(t, "View", db.View(bad, nil))
+	mustFault(t, "Lend", db.Lend(bad, nil))
 	_, err = db.Value(bad)
 	mustFault(t, "Value", err)
 	_, err = db.Snapshot() // sorts the keys
@@ -224,5 +225,23 @@ func TestPageLostUnderCompaction(t *testing.T) {
 			want = strings.Repeat("x", 1000)
 		}
 		mustGet(t, db, fmt.Sprint("k", i), want)
+	}
+}
+
+// And for a value that is lent.
+func TestPageLostUnderLent(t *testing.T) {
+	db := open(t, t.TempDir(), &Options{SegmentSize: 4 << 20, Verify: VerifyAlways})
+	mustPut(t, db, "first", "x")
+	mustPut(t, db, "k", string(bytes.Repeat([]byte("x"), 50_000)))
+	err := db.Lend([]byte("k"), func(v Lent) error {
+		if err := os.Truncate(v.Extent().File.OS().Name(), 4096); err != nil {
+			t.Fatal(err)
+		}
+		_, err := v.Range(49_000, 1000)
+		return err
+	})
+	mustFault(t, "Range", err)
+	if debug.SetPanicOnFault(false) {
+		t.Error("the guard is left on")
 	}
 }
