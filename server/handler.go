@@ -58,7 +58,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x.expectBody()
 
 	// A browser must not take an uploaded text for a script.
-	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set(noSniff, "nosniff")
 
 	key, kind := splitPath(r.URL)
 	switch {
@@ -73,7 +73,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case len(key) > db.MaxKey:
 		x.problem(http.StatusRequestURITooLong, db.ErrKeySize.Error())
 	default:
-		x.key = []byte(key)
+		x.q = requestOf(r, key)
 		x.serveKey()
 	}
 }
@@ -84,9 +84,9 @@ type exchange struct {
 	w      http.ResponseWriter
 	r      *http.Request
 	rc     *http.ResponseController
-	key    []byte
-	unread bool // there is a body, and its end was not seen
-	status int  // 0 until the header is written
+	q      request // of a key
+	unread bool    // there is a body, and its end was not seen
+	status int     // 0 until the header is written
 }
 
 // guard turns a fault in this goroutine into a panic, which net/http survives:

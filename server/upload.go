@@ -50,7 +50,7 @@ func (x *exchange) upload(o *db.PutOptions) (db.Result, bool) {
 	if err == nil {
 		// The context counts while the body comes, see Read. Later it may
 		// end because the client has closed its half of the connection.
-		result, err = x.store.PutReader(context.WithoutCancel(x.r.Context()), x.key, r, x.r.ContentLength, o)
+		result, err = x.store.PutReader(context.WithoutCancel(x.r.Context()), x.q.key, r, x.r.ContentLength, o)
 	}
 	switch {
 	case err == nil:
