@@ -23,6 +23,8 @@ const (
 type Server struct {
 	handler *Handler
 	http    http.Server
+	fast    fastPath
+	slow    bool // for tests: all requests are net/http's
 }
 
 // New returns a server for store, which must stay open until Shutdown has
@@ -31,6 +33,7 @@ func New(store *db.DB, o *Options) *Server {
 	h := NewHandler(store, o)
 	return &Server{
 		handler: h,
+		fast:    fastPath{handler: h, conns: make(map[*fastConn]struct{})},
 		http: http.Server{
 			Handler:           h,
 			ReadHeaderTimeout: readHeaderTimeout,
@@ -66,7 +69,11 @@ func (s *Server) Serve(l net.Listener) error {
 	if err := loopbackOnly(l.Addr()); err != nil {
 		return errors.Join(err, l.Close())
 	}
-	err := s.http.Serve(listener{Listener: l, pace: s.handler.pace})
+	l = listener{Listener: l, pace: s.handler.pace}
+	if !s.slow {
+		l = s.fast.listen(l)
+	}
+	err := s.http.Serve(l)
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -76,7 +83,12 @@ func (s *Server) Serve(l net.Listener) error {
 // Shutdown closes the listeners and waits for the requests under way. When the
 // context ends before them, it cuts them off and returns the context's error.
 func (s *Server) Shutdown(ctx context.Context) error {
-	if err := s.http.Shutdown(ctx); err != nil {
+	s.http.SetKeepAlivesEnabled(false) // idle connections end now
+	err := s.fast.stop(ctx)
+	if err == nil {
+		err = s.http.Shutdown(ctx)
+	}
+	if err != nil {
 		return errors.Join(err, s.http.Close())
 	}
 	return nil
