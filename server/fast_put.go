@@ -57,7 +57,7 @@ func (c *fastConn) receive(n int) (body []byte, ok bool) {
 
 // putSmall stores a value, or says why not.
 func (h *Handler) putSmall(q *request, value []byte) (db.Result, *refusal) {
-	m, bad := q.metadata()
+	m, bad := q.metadata(h.now())
 	if bad != nil {
 		return db.Result{}, bad
 	}

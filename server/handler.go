@@ -27,6 +27,7 @@ type Handler struct {
 	maxBody int64
 	log     *slog.Logger
 	pace    pace
+	now     func() time.Time // of a PUT
 	stats   counters
 }
 
@@ -35,7 +36,7 @@ var _ http.Handler = (*Handler)(nil)
 // NewHandler returns a handler for store, which must stay open as long as the
 // handler is in use; requests after that get 503. The options may be nil.
 func NewHandler(store *db.DB, o *Options) *Handler {
-	h := &Handler{store: store, maxBody: db.MaxValue, log: slog.Default(), pace: defaultPace}
+	h := &Handler{store: store, maxBody: db.MaxValue, log: slog.Default(), pace: defaultPace, now: time.Now}
 	if o == nil {
 		return h
 	}

@@ -25,10 +25,11 @@ const (
 	defaultType = "application/octet-stream"
 )
 
-// metadata is what a PUT says about its value, or why that can't be stored.
-func (q *request) metadata() (m db.Metadata, bad *refusal) {
+// metadata is what a PUT says about its value, which comes now, or why that
+// can't be stored.
+func (q *request) metadata(now time.Time) (m db.Metadata, bad *refusal) {
 	m = db.Metadata{
-		ModTime:            time.Now(),
+		ModTime:            now,
 		ContentType:        q.contentType,
 		CacheControl:       q.cacheControl,
 		ContentEncoding:    q.contentEncoding,

@@ -15,7 +15,7 @@ func (x *exchange) put() {
 		x.problem(http.StatusBadRequest, "a part of a value can't be written: Content-Range is for responses")
 		return
 	}
-	m, bad := x.q.metadata()
+	m, bad := x.q.metadata(x.now())
 	if bad != nil {
 		x.problem(bad.status, bad.detail)
 		return
