@@ -223,7 +223,7 @@ func (g *generator) connection() []byte {
 // cuts are the offsets at which n bytes are cut. For most connections there are
 // none or a few, for some all there can be.
 func (g *generator) cuts(n int) (list []int) {
-	if g.oneIn(60) && n < 1000 {
+	if g.oneIn(100) && n < 600 {
 		for i := 1; i < n; i++ {
 			list = append(list, i)
 		}

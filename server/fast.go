@@ -72,7 +72,7 @@ func (c *fastConn) serve() {
 		}
 		c.from.fast.remove(c)
 	}()
-	c.readBefore(time.Now().Add(readHeaderTimeout))
+	c.readWithin(c.from.fast.http.ReadHeaderTimeout)
 	for {
 		switch c.step() {
 		case hangUp:
@@ -143,9 +143,9 @@ func (c *fastConn) read() move {
 	switch {
 	case c.served == 0:
 	case unread == 0:
-		c.readBefore(time.Now().Add(idleTimeout))
+		c.readWithin(c.from.fast.http.IdleTimeout)
 	case !c.begun:
-		c.readBefore(time.Now().Add(readHeaderTimeout))
+		c.readWithin(c.from.fast.http.ReadHeaderTimeout)
 		c.begun = true
 	}
 	n, err := c.Read(c.in[c.end:])
@@ -159,17 +159,25 @@ func (c *fastConn) read() move {
 	return hangUp
 }
 
-// readBefore sets the deadline for reading, unless one stands that is as good.
-func (c *fastConn) readBefore(t time.Time) {
-	if d := t.Sub(c.readBy); d < 0 || d > time.Second {
+// readWithin sets the deadline for reading, unless one stands that is nearly
+// the same: to set one for each request costs more than to read the time.
+func (c *fastConn) readWithin(d time.Duration) {
+	if t := time.Now().Add(d); !nearly(c.readBy, t, d) {
 		_ = c.SetReadDeadline(t)
 		c.readBy = t
 	}
 }
 
+// nearly reports whether a deadline leaves most of the time d that a new one, t,
+// would give, and no more.
+func nearly(stands, t time.Time, d time.Duration) bool {
+	early := t.Sub(stands)
+	return early >= 0 && early < d/16
+}
+
 // SetWriteDeadline implements [deadline], in the same way.
 func (c *fastConn) SetWriteDeadline(t time.Time) error {
-	if d := t.Sub(c.writeBy); d >= 0 && d < c.handler.pace.grace/16 {
+	if nearly(c.writeBy, t, c.handler.pace.grace) {
 		return nil
 	}
 	c.writeBy = t

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net"
+	"net/http"
 	"sync"
 	"sync/atomic"
 )
@@ -10,7 +11,8 @@ import (
 // fastPath knows the connections that net/http does not know.
 type fastPath struct {
 	handler  *Handler
-	stopping atomic.Bool // set under mu
+	http     *http.Server // for its timeouts
+	stopping atomic.Bool  // set under mu
 
 	mu        sync.Mutex
 	listeners []*fastListener

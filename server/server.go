@@ -31,9 +31,8 @@ type Server struct {
 // returned. The options may be nil.
 func New(store *db.DB, o *Options) *Server {
 	h := NewHandler(store, o)
-	return &Server{
+	s := &Server{
 		handler: h,
-		fast:    fastPath{handler: h, conns: make(map[*fastConn]struct{})},
 		http: http.Server{
 			Handler:           h,
 			ReadHeaderTimeout: readHeaderTimeout,
@@ -43,6 +42,8 @@ func New(store *db.DB, o *Options) *Server {
 			ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelError),
 		},
 	}
+	s.fast = fastPath{handler: h, http: &s.http, conns: make(map[*fastConn]struct{})}
+	return s
 }
 
 // ErrNotLoopback says that a server would have been open to the network.

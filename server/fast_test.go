@@ -1,0 +1,289 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/crowfly/crowfly/db"
+)
+
+// TestHandedOverForGood: the first request that is not plain, and all that come
+// after it, are net/http's, whatever was read together with it.
+func TestHandedOverForGood(t *testing.T) {
+	store := openStore(t)
+	put(t, store, "k", []byte("value"), nil)
+	s, addr := start(t, store, nil)
+	c := dial(t, addr)
+	plain := "GET /k HTTP/1.1\r\nHost: localhost\r\n\r\n"
+	odd := "GET /k HTTP/1.1\r\nHost: localhost\r\nX-Unknown: 1\r\n\r\n"
+	c.send(plain + plain + odd + plain + plain)
+	for range 5 {
+		c.receive("GET").wantBody(t, []byte("value"))
+	}
+	c.do("GET", "/k", "").wantBody(t, []byte("value"))
+	eventually(t, "all requests are counted", func() bool { return s.Stats().Get.Success == 6 })
+	if st := s.Stats(); st.Fast != 2 || st.HandedOver != 1 || st.Mapped != 6*5 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// TestReadTimeouts: a connection that is idle and one that has begun a request
+// and does not go on are closed, each after its own time. Method: the other time
+// is an hour.
+func TestReadTimeouts(t *testing.T) {
+	store := openStore(t)
+	put(t, store, "k", []byte("v"), nil)
+	request := "GET /k HTTP/1.1\r\nHost: localhost\r\n\r\n"
+	for _, c := range []struct {
+		name         string
+		idle, header time.Duration
+		text         string
+		answers      int
+	}{
+		{"nothing", time.Hour, 100 * time.Millisecond, "", 0},
+		{"begun", time.Hour, 100 * time.Millisecond, request[:20], 0},
+		{"begun after another", time.Hour, 100 * time.Millisecond, request + request + request[:20], 2},
+		{"idle", 100 * time.Millisecond, time.Hour, request + request, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, addr := start(t, store, nil, func(s *Server) { s.http.IdleTimeout, s.http.ReadHeaderTimeout = c.idle, c.header })
+			conn := dial(t, addr)
+			conn.send(c.text)
+			for range c.answers {
+				conn.receive("GET").wantStatus(t, 200)
+			}
+			if n, err := io.Copy(io.Discard, conn.in); n != 0 || err != nil {
+				t.Errorf("%d bytes and %v, want the end", n, err)
+			}
+			if n := s.Stats().HandedOver; n != 0 {
+				t.Errorf("%d handed over", n)
+			}
+		})
+	}
+}
+
+// TestTimeoutsBeginAnew: the time for a header is not used up by requests before it.
+// Method: a client whose requests come in two pieces, with pauses in which a
+// deadline set once would pass.
+func TestTimeoutsBeginAnew(t *testing.T) {
+	store := openStore(t)
+	put(t, store, "k", []byte("v"), nil)
+	const limit = 400 * time.Millisecond
+	s, addr := start(t, store, nil, func(s *Server) { s.http.IdleTimeout, s.http.ReadHeaderTimeout = limit, limit })
+	c := dial(t, addr)
+	for range 6 {
+		c.send("GET /k HTTP/1.1\r\n")
+		time.Sleep(limit / 4)
+		c.send("Host: localhost\r\n\r\n")
+		c.receive("GET").wantStatus(t, 200)
+		time.Sleep(limit / 4)
+	}
+	if st := s.Stats(); st.Fast != 6 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// TestSlowPutIsHandedOver: who waits for a body is net/http, with all that has
+// come of it.
+func TestSlowPutIsHandedOver(t *testing.T) {
+	store := openStore(t)
+	s, addr := start(t, store, nil)
+	for _, n := range []int{10, 20_000} {
+		c := dial(t, addr)
+		value := string(noise(n, 1))
+		c.send(fmt.Sprintf("PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", n, value[:n/2]))
+		handed := s.Stats().HandedOver
+		eventually(t, "the connection is handed over", func() bool { return s.Stats().HandedOver > handed })
+		c.send(value[n/2:] + "GET /k HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		if got := c.receive("PUT"); got.StatusCode >= 300 {
+			t.Fatal(got.Status)
+		}
+		c.receive("GET").wantBody(t, []byte(value))
+	}
+}
+
+// TestFastPutSizes: bodies that come with the head, in part, and later.
+func TestFastPutSizes(t *testing.T) {
+	store := openStore(t)
+	s, addr := start(t, store, nil)
+	c := dial(t, addr)
+	want := uint64(0)
+	for _, n := range []int{0, 1, maxHead - 100, maxHead, maxHead + 1, fastBody - 1, fastBody} {
+		value := noise(n, 7)
+		next := "GET /k HTTP/1.1\r\nHost: localhost\r\n\r\n"
+		c.send(fmt.Sprintf("PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s%s", n, value, next))
+		if got := c.receive("PUT"); got.StatusCode >= 300 {
+			t.Fatal(got.Status)
+		}
+		c.receive("GET").wantBody(t, value)
+		want += 2
+	}
+	if got := s.Stats(); got.Fast != want {
+		t.Errorf("%d of %d requests on the fast path", got.Fast, want)
+	}
+	if got := c.do("PUT", "/k", string(noise(fastBody+1, 7))); got.StatusCode != 204 || s.Stats().HandedOver != 1 {
+		t.Errorf("%s, %+v", got.Status, s.Stats())
+	}
+}
+
+// serveOn serves a store and returns what ends the service.
+func serveOn(t *testing.T, store *db.DB) (s *Server, addr string, end func(context.Context) error) {
+	t.Helper()
+	s = New(store, nil)
+	l, err := s.Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	return s, l.Addr().String(), func(ctx context.Context) error { return errors.Join(s.Shutdown(ctx), <-done) }
+}
+
+// TestShutdownClosesIdle: connections without a request under way do not keep
+// the server from its end.
+func TestShutdownClosesIdle(t *testing.T) {
+	store := openStore(t)
+	put(t, store, "k", []byte("v"), nil)
+	_, addr, end := serveOn(t, store)
+	idle, fresh, begun, other := dial(t, addr), dial(t, addr), dial(t, addr), dial(t, addr)
+	begun.send("GET /k HTTP/1.1\r\n")
+	other.do("GET", "/", "") // net/http's
+	idle.do("GET", "/k", "")
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := end(ctx); err != nil {
+		t.Errorf("shutdown: %v", err)
+	}
+	for i, c := range []*wire{idle, fresh, begun, other} {
+		if n, _ := io.Copy(io.Discard, c.in); n != 0 {
+			t.Errorf("connection %d: %d bytes", i, n)
+		}
+	}
+	if _, err := net.Dial("tcp", addr); err == nil {
+		t.Error("still listening")
+	}
+}
+
+// TestShutdownWaits: a response under way is sent to its end, then the
+// connection is closed, with a request behind it unanswered. The next one to
+// begin would say so.
+func TestShutdownWaits(t *testing.T) {
+	store := openStore(t)
+	putLarge(t, store)
+	s, addr, end := serveOn(t, store)
+	c := dial(t, addr)
+	c.send(strings.Repeat("GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n", 2))
+	if _, err := c.in.Peek(1); err != nil { // it has begun
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- end(ctx) }()
+	eventually(t, "the server stops", s.fast.stopping.Load)
+	select {
+	case err := <-done:
+		t.Fatalf("shutdown did not wait: %v", err)
+	default:
+	}
+	if got := c.receive("GET"); len(got.body) != 32<<20 {
+		t.Errorf("got %d bytes", len(got.body))
+	}
+	if err := <-done; err != nil {
+		t.Errorf("shutdown: %v", err)
+	}
+	if n, err := io.Copy(io.Discard, c.in); n != 0 {
+		t.Errorf("%d more bytes, %v", n, err)
+	}
+}
+
+// TestCloseIsSaid: a response that is made when the server has begun to shut
+// down tells that it is the last one.
+func TestCloseIsSaid(t *testing.T) {
+	store := openStore(t)
+	put(t, store, "k", []byte("v"), nil)
+	s, addr, end := serveOn(t, store)
+	defer end(context.Background())
+	c := dial(t, addr)
+	if got := c.do("GET", "/k", ""); got.Close {
+		t.Error("closed before the end")
+	}
+	s.fast.stopping.Store(true)
+	got := c.do("GET", "/k", "")
+	got.wantBody(t, []byte("v"))
+	if _, err := c.in.ReadByte(); !got.Close || err != io.EOF {
+		t.Errorf("close %v, then %v", got.Close, err)
+	}
+}
+
+// TestPanicEndsTheConnection, and not the process.
+func TestPanicEndsTheConnection(t *testing.T) {
+	store := openStore(t)
+	var log bytes.Buffer
+	s, addr := start(t, store, &Options{Log: slog.New(slog.NewTextHandler(&log, nil))}, func(s *Server) {
+		s.handler.now = func() time.Time { panic("on purpose") }
+	})
+	c := dial(t, addr)
+	c.send("PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nv")
+	if n, _ := io.Copy(io.Discard, c.in); n != 0 {
+		t.Errorf("%d bytes", n)
+	}
+	dial(t, addr).do("GET", "/k", "").wantStatus(t, 404)
+	if s.Stats().Put.ServerError != 1 || !strings.Contains(log.String(), "on purpose") {
+		t.Errorf("%+v, log %q", s.Stats().Put, &log)
+	}
+}
+
+// TestFastGetAllocatesNothing: nor does it register anything, see db.Lend.
+func TestFastGetAllocatesNothing(t *testing.T) {
+	store := openStore(t)
+	put(t, store, "k", noise(1000, 1), &db.Metadata{ModTime: exampleTime, ContentType: "text/html"})
+	_, addr := start(t, store, nil)
+	c := dial(t, addr)
+	for _, method := range []string{"GET", "HEAD"} {
+		get := asker(t, c, method, "/k")
+		if n := testing.AllocsPerRun(500, get); n != 0 {
+			t.Errorf("%s allocates %v times", method, n)
+		}
+	}
+}
+
+// asker returns what asks for a value and reads the response, which is as long
+// as the first one was, without an allocation.
+func asker(t testing.TB, c net.Conn, method, target string) func() {
+	request := []byte(method + " " + target + " HTTP/1.1\r\nHost: localhost\r\nUser-Agent: x\r\nAccept: */*\r\n\r\n")
+	room := make([]byte, 2<<20)
+	if _, err := c.Write(request); err != nil {
+		t.Fatal(err)
+	}
+	n, err := c.Read(room)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if head, _, ok := bytes.Cut(room[:n], []byte("\r\n\r\n")); ok && method == "GET" {
+		var length int
+		_, after, _ := bytes.Cut(head, []byte("Content-Length: "))
+		fmt.Sscan(string(after), &length)
+		want := len(head) + 4 + length
+		if _, err := io.ReadFull(c, room[n:want]); err != nil {
+			t.Fatal(err)
+		}
+		n = want
+	}
+	return func() {
+		if _, err := c.Write(request); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, room[:n]); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
