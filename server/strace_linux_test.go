@@ -18,8 +18,12 @@ import (
 	"github.com/crowfly/crowfly/db"
 )
 
-// childStore is set for a child that serves the store it names, see serveChild.
-const childStore = "CROWFLY_SERVER_TEST_STORE"
+// childStore is set for a child that serves the store it names, see serveChild,
+// and childSlow for one that does so without the fast path.
+const (
+	childStore = "CROWFLY_SERVER_TEST_STORE"
+	childSlow  = "CROWFLY_SERVER_TEST_SLOW"
+)
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childStore); dir != "" {
@@ -42,6 +46,7 @@ func serveChild(dir string) error {
 		return err
 	}
 	s := New(store, nil)
+	s.slow = os.Getenv(childSlow) != ""
 	l, err := s.Listen("127.0.0.1:0")
 	if err != nil {
 		return err
