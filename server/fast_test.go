@@ -28,7 +28,11 @@ func TestHandedOverForGood(t *testing.T) {
 	odd := "GET /k HTTP/1.1\r\nHost: localhost\r\nX-Unknown: 1\r\n\r\n"
 	c.send(plain + plain + odd + plain + plain)
 	for range 5 {
-		c.receive("GET").wantBody(t, []byte("value"))
+		got := c.receive("GET")
+		got.wantBody(t, []byte("value"))
+		if when, err := http.ParseTime(got.Header.Get("Date")); err != nil || time.Since(when).Abs() > time.Hour {
+			t.Errorf("Date: %q", got.Header["Date"])
+		}
 	}
 	c.do("GET", "/k", "").wantBody(t, []byte("value"))
 	eventually(t, "all requests are counted", func() bool { return s.Stats().Get.Success == 6 })
@@ -175,8 +179,8 @@ func TestShutdownClosesIdle(t *testing.T) {
 }
 
 // TestShutdownWaits: a response under way is sent to its end, then the
-// connection is closed, with a request behind it unanswered. The next one to
-// begin would say so.
+// connection is closed, with a request behind it unanswered. Meanwhile the store
+// lists the value.
 func TestShutdownWaits(t *testing.T) {
 	store := openStore(t)
 	putLarge(t, store)
@@ -195,6 +199,9 @@ func TestShutdownWaits(t *testing.T) {
 	case err := <-done:
 		t.Fatalf("shutdown did not wait: %v", err)
 	default:
+	}
+	if n := store.Stats().Values; n != 1 {
+		t.Errorf("%d open values", n)
 	}
 	if got := c.receive("GET"); len(got.body) != 32<<20 {
 		t.Errorf("got %d bytes", len(got.body))
