@@ -216,8 +216,8 @@ func (c *fastConn) lent(v db.Lent) error {
 func (c *fastConn) done(n int) move {
 	c.next += n
 	c.served++
-	c.handler.stats.request(c.head.method, c.answer.status)
 	c.handler.stats.fast.Add(1)
+	c.handler.stats.request(c.head.method, c.answer.status)
 	if cap(c.out) > 2*maxHead {
 		c.out, c.answer.fields = nil, nil // an idle connection keeps little
 	}

@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// headCases are beginnings of connections, in which a line ends with CR LF.
+// headCases are beginnings of connections, in which a line ends with CR LF, and
+// LF stands for that alone.
 var headCases = []struct {
 	name string
 	head string
@@ -52,6 +53,9 @@ var headCases = []struct {
 	{"no escape", "GET /k%2g HTTP/1.1\n", doubtful},
 	{"UTF-8", "GET /é HTTP/1.1\n", doubtful},
 	{"empty line first", "\nGET /k HTTP/1.1\n", doubtful},
+	{"bare LF", "GET /k HTTP/1.1LFHost: a\n\n", doubtful},
+	{"bare LF later", "GET /k HTTP/1.1\nHost: aLFAccept: b\n\n", doubtful},
+	{"bare LF at the end", "GET /k HTTP/1.1\nHost: a\nLF", doubtful},
 	{"no host", "GET /k HTTP/1.1\n\n", doubtful},
 	{"two hosts", "GET /k HTTP/1.1\nHost: a\nHost: a\n", doubtful},
 	{"empty host", "GET /k HTTP/1.1\nHost:\n", doubtful},
@@ -83,7 +87,7 @@ var headCases = []struct {
 	{"two conditions", "GET /k HTTP/1.1\nIf-Match:\nif-match: a\n", doubtful},
 }
 
-func crlf(s string) string { return strings.ReplaceAll(s, "\n", "\r\n") }
+func crlf(s string) string { return strings.ReplaceAll(strings.ReplaceAll(s, "\n", "\r\n"), "LF", "\n") }
 
 // TestHead: what is plain, and what is not, wherever the bytes are cut. That
 // net/http sees the same in what is plain is checked by checkHead.
