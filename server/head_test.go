@@ -87,7 +87,9 @@ var headCases = []struct {
 	{"two conditions", "GET /k HTTP/1.1\nIf-Match:\nif-match: a\n", doubtful},
 }
 
-func crlf(s string) string { return strings.ReplaceAll(strings.ReplaceAll(s, "\n", "\r\n"), "LF", "\n") }
+func crlf(s string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(s, "\n", "\r\n"), "LF", "\n")
+}
 
 // TestHead: what is plain, and what is not, wherever the bytes are cut. That
 // net/http sees the same in what is plain is checked by checkHead.
