@@ -23,15 +23,15 @@ type head struct {
 	length int64 // of the body; -1 if there is no Content-Length
 	size   int   // of the head itself
 
-	seen    fields
+	seen    fieldSet
 	decoded []byte // room for a key
 }
 
-// fields is a set of header fields of which a head may have one only.
-type fields uint16
+// fieldSet is a set of header fields of which a head may have one only.
+type fieldSet uint16
 
 const (
-	seenHost fields = 1 << iota
+	seenHost fieldSet = 1 << iota
 	seenLength
 	seenRange
 	seenIfMatch
@@ -250,7 +250,7 @@ func (h *head) family(lower, name, value []byte) bool {
 }
 
 // take stores a field that there may be one of.
-func (h *head) take(field fields, where *string, value []byte) bool {
+func (h *head) take(field fieldSet, where *string, value []byte) bool {
 	if !h.once(field) {
 		return false
 	}
@@ -259,7 +259,7 @@ func (h *head) take(field fields, where *string, value []byte) bool {
 }
 
 // once reports whether a field has not been there yet.
-func (h *head) once(field fields) bool {
+func (h *head) once(field fieldSet) bool {
 	was := h.seen
 	h.seen |= field
 	return was&field == 0
