@@ -402,7 +402,7 @@ var hostile = []string{
 	"GET /k HTTP/1.1\r\n\r\n", "GET /k HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n",
 	"GET http://localhost/k HTTP/1.1\r\nHost: evil.example\r\n\r\n", "GET http://evil.example/k HTTP/1.1\r\nHost: localhost\r\n\r\n",
 	"\r\nGET /k HTTP/1.1\r\nHost: localhost\r\n\r\n", "\r\n\r\n\r\n", "\x00\x00\x00\x00", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-	"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET /k HTTP/0.9\r\n\r\n", "GET /k\r\n\r\n", "GET\r\n", "G", "GET ", "GET /k HTTP/1.1\r\nHost: localhost\r\n", "PUT",
+	"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET /k HTTP/0.9\r\n\r\n", "GET /k\r\n\r\n", "GET\r\n", "G", "\n", "\r\n", "\r\n\n", "\x00", "GET ", "GET /k HTTP/1.1\r\nHost: localhost\r\n", "PUT",
 	"POST /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc\r\nGET /k HTTP/1.1\r\nHost: localhost\r\n\r\n",
 	"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n",
 	"GET /k HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n",

@@ -86,8 +86,15 @@ func (c *fastConn) serve() {
 	}
 }
 
+// begin is how many bytes net/http waits for behind a request before it looks
+// at them. A few that the connection ends with are no request.
+const begin = 4
+
 // step answers the next request, or reads more of it.
 func (c *fastConn) step() move {
+	if c.served > 0 && c.end-c.next < begin {
+		return c.read()
+	}
 	switch c.head.parse(c.in[c.next:c.end]) {
 	case incomplete:
 		return c.read()
@@ -153,7 +160,7 @@ func (c *fastConn) read() move {
 	if err == nil {
 		return goOn
 	}
-	if err == io.EOF && (unread >= 4 || unread > 0 && c.served == 0) {
+	if err == io.EOF && (unread >= begin || unread > 0 && c.served == 0) {
 		return handOver // which has something to say to that
 	}
 	return hangUp
