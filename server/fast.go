@@ -78,9 +78,7 @@ func (c *fastConn) serve() {
 		case hangUp:
 			return
 		case handOver:
-			if handed = c.busy() && c.handOver(); handed {
-				c.handler.stats.handedOver.Add(1)
-			}
+			handed = c.busy() && c.handOver()
 			return
 		}
 	}
@@ -273,6 +271,7 @@ func (c *fastConn) sendBody(header []byte) error {
 // handOver gives the connection to net/http, with all that was not answered.
 func (c *fastConn) handOver() bool {
 	c.conn.unread = append(bytes.Clone(c.in[c.next:c.end]), c.more...)
+	c.handler.stats.handedOver.Add(1) // before net/http can answer
 	return c.TCPConn.SetDeadline(time.Time{}) == nil && c.from.hand(c.conn) == nil
 }
 
