@@ -105,6 +105,42 @@ func BenchmarkView(b *testing.B) {
 	}
 }
 
+// BenchmarkLend and BenchmarkValue do what a server does before it answers.
+func BenchmarkLend(b *testing.B) {
+	db, keys := benchStore(b, 100_000)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		err := db.Lend(keys[i%len(keys)], func(v Lent) error {
+			_, err := v.Metadata()
+			if err == nil {
+				_, err = v.Range(0, v.Size())
+			}
+			return err
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkValue(b *testing.B) {
+	db, keys := benchStore(b, 100_000)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		v, err := db.Value(keys[i%len(keys)])
+		if err == nil {
+			_, err = v.Metadata()
+		}
+		if err == nil {
+			_, err = v.Range(0, v.Size())
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		v.Close()
+	}
+}
+
 func BenchmarkGet(b *testing.B) {
 	db, keys := benchStore(b, 1_000_000)
 	b.ReportAllocs()

@@ -27,8 +27,8 @@
 //
 // Readers take no lock, wait for no writer and do not allocate. Published
 // bytes never change and a named file never gets shorter, so a slice is good
-// for as long as something holds its Segment: View for the call, a Value or a
-// Snapshot until Close. A slice kept longer than that is a bug; it faults, it
+// for as long as something holds its Segment: View and Lend for the call, a
+// Value or a Snapshot until Close. A slice kept longer than that is a bug; it faults, it
 // never shows bytes of another file. Mappings are given up when the garbage
 // collector finds that nobody refers to them, which proves that no reader is
 // left.

@@ -62,6 +62,7 @@ func TestUnreadablePage(t *testing.T) {
 	_, err := db.Get(nil, bad)
 	mustFault(t, "Get", err)
 	mustFault(t, "View", db.View(bad, nil))
+	mustFault(t, "Lend", db.Lend(bad, nil))
 	_, err = db.Value(bad)
 	mustFault(t, "Value", err)
 	_, err = db.Snapshot() // sorts the keys
@@ -255,5 +256,23 @@ func TestPageLostElsewhere(t *testing.T) {
 	}
 	if s := db.Stats().Compaction; s.Compactions == 0 || s.BytesFreed < 15_000 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// And for a value that is lent.
+func TestPageLostUnderLent(t *testing.T) {
+	db := open(t, t.TempDir(), &Options{SegmentSize: 4 << 20, Verify: VerifyAlways})
+	mustPut(t, db, "first", "x")
+	mustPut(t, db, "k", string(bytes.Repeat([]byte("x"), 50_000)))
+	err := db.Lend([]byte("k"), func(v Lent) error {
+		if err := os.Truncate(v.Extent().File.OS().Name(), 4096); err != nil {
+			t.Fatal(err)
+		}
+		_, err := v.Range(49_000, 1000)
+		return err
+	})
+	mustFault(t, "Range", err)
+	if debug.SetPanicOnFault(false) {
+		t.Error("the guard is left on")
 	}
 }

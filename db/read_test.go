@@ -55,7 +55,7 @@ func TestKeySize(t *testing.T) {
 		_, valueErr := db.Value(key)
 		for name, err := range map[string]error{
 			"Put": db.Put(key, nil, nil), "Delete": db.Delete(key, nil), "Apply": db.Apply(&b, nil),
-			"Get": getErr, "View": db.View(key, nil), "Value": valueErr,
+			"Get": getErr, "View": db.View(key, nil), "Lend": db.Lend(key, nil), "Value": valueErr,
 		} {
 			if !errors.Is(err, ErrKeySize) {
 				t.Errorf("%s of a key of %d bytes: %v", name, len(key), err)
@@ -182,6 +182,7 @@ func TestClosed(t *testing.T) {
 	_, snapErr := db.Snapshot()
 	for name, err := range map[string]error{
 		"Put": db.Put([]byte("k"), nil, nil), "Get": getErr, "Snapshot": snapErr, "Sync": db.Sync(),
+		"Lend": db.Lend([]byte("k"), nil),
 	} {
 		if !errors.Is(err, ErrClosed) {
 			t.Errorf("%s: %v", name, err)

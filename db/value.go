@@ -55,9 +55,14 @@ func (db *DB) newValue(seg *segment.Segment, off int64) (*Value, error) {
 		return nil, err
 	}
 	v := &Value{db: db, seg: seg, record: r, payload: p}
-	v.handle = db.handles.add(kindValue, r.Key, valueHold{seg, p})
-	watch(v, v.handle)
+	v.register()
 	return v, nil
+}
+
+// register makes the store know of a handle, with the key as it is in the record.
+func (v *Value) register() {
+	v.handle = v.db.handles.add(kindValue, v.record.Key, valueHold{v.seg, v.payload})
+	watch(v, v.handle)
 }
 
 // valueHold is what the slices of a Value lie in.

@@ -1,7 +1,7 @@
 package db
 
 import (
-	"fmt"
+	"strconv"
 
 	"github.com/crowfly/crowfly/segment"
 )
@@ -14,6 +14,15 @@ type Version struct {
 	Seq uint64
 }
 
-func (v Version) String() string { return fmt.Sprintf("%016x-%x", v.Sum, v.Seq) }
+func (v Version) String() string { return string(v.Append(nil)) }
+
+// Append appends what String returns.
+func (v Version) Append(b []byte) []byte {
+	const digits = "0123456789abcdef"
+	for shift := 60; shift >= 0; shift -= 4 {
+		b = append(b, digits[v.Sum>>shift&15])
+	}
+	return strconv.AppendUint(append(b, '-'), v.Seq, 16)
+}
 
 func versionOf(r *segment.Record) Version { return Version{Sum: r.Sum, Seq: r.Seq} }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unsafe"
 )
 
 // Metadata describes a value. The zero Metadata takes no space.
@@ -108,7 +109,17 @@ func (e *metaEncoder) pairs(kind byte, list []Pair) {
 }
 
 // DecodeMetadata reads what Encode wrote. The result owns its memory.
-func DecodeMetadata(b []byte) (m Metadata, err error) {
+func DecodeMetadata(b []byte) (Metadata, error) { return decodeMetadata(b, copied) }
+
+// ViewMetadata is DecodeMetadata without a copy: the strings of the result lie
+// in b, and are valid as long as b is and nobody writes to it.
+func ViewMetadata(b []byte) (Metadata, error) { return decodeMetadata(b, inPlace) }
+
+func copied(b []byte) string { return string(b) }
+
+func inPlace(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
+func decodeMetadata(b []byte, text func([]byte) string) (m Metadata, err error) {
 	for len(b) > 0 {
 		if len(b) < 3 {
 			return m, errors.New("metadata field cut off")
@@ -117,7 +128,7 @@ func DecodeMetadata(b []byte) (m Metadata, err error) {
 		if len(b) < 3+n {
 			return m, errors.New("metadata field longer than the metadata")
 		}
-		if err := m.decodeField(kind, b[3:3+n]); err != nil {
+		if err := m.decodeField(kind, b[3:3+n], text); err != nil {
 			return m, err
 		}
 		b = b[3+n:]
@@ -125,7 +136,7 @@ func DecodeMetadata(b []byte) (m Metadata, err error) {
 	return m, nil
 }
 
-func (m *Metadata) decodeField(kind byte, content []byte) error {
+func (m *Metadata) decodeField(kind byte, content []byte, text func([]byte) string) error {
 	switch kind {
 	case metaModTime:
 		if len(content) != 8 {
@@ -133,26 +144,26 @@ func (m *Metadata) decodeField(kind byte, content []byte) error {
 		}
 		m.ModTime = time.Unix(0, int64(binary.LittleEndian.Uint64(content))).UTC()
 	case metaContentType:
-		m.ContentType = string(content)
+		m.ContentType = text(content)
 	case metaCacheControl:
-		m.CacheControl = string(content)
+		m.CacheControl = text(content)
 	case metaContentEncoding:
-		m.ContentEncoding = string(content)
+		m.ContentEncoding = text(content)
 	case metaContentDisposition:
-		m.ContentDisposition = string(content)
+		m.ContentDisposition = text(content)
 	case metaChecksum, metaUser:
 		name, value, ok := bytes.Cut(content, []byte{0})
 		if !ok {
 			return errors.New("metadata pair without a separator")
 		}
-		p := Pair{string(name), string(value)}
+		p := Pair{text(name), text(value)}
 		if kind == metaChecksum {
 			m.Checksums = append(m.Checksums, p)
 		} else {
 			m.User = append(m.User, p)
 		}
 	default:
-		m.Unknown = append(m.Unknown, Pair{string([]byte{kind}), string(content)})
+		m.Unknown = append(m.Unknown, Pair{string([]byte{kind}), text(content)})
 	}
 	return nil
 }

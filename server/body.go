@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"runtime"
 	"syscall"
+	"time"
 
 	"github.com/crowfly/crowfly/db"
 	"github.com/crowfly/crowfly/segment/vfs"
@@ -30,29 +30,32 @@ const (
 type body struct {
 	stats  *counters
 	pace   pace
-	rc     *http.ResponseController
+	limit  deadline
 	reason copyReason // why it will be copied, if it will
 
-	value  *db.Value
+	value  db.Lent
 	off, n int64  // what is left, within the value
 	ready  []byte // the beginning of it, verified: a slice of the mapping
 	large  bool   // to be sent from the file
+
+	parts [2][]byte // room for vec
+	vec   net.Buffers
 }
+
+// deadline is where the time for a write is set.
+type deadline interface{ SetWriteDeadline(time.Time) error }
 
 var _ io.WriterTo = (*body)(nil)
 
-// newBody makes a part of a value ready to be sent, and verifies the first
-// piece.
-func newBody(x *exchange, v *db.Value, part span) (*body, error) {
-	b := &body{
-		stats: &x.stats, pace: x.pace, rc: x.rc,
-		value: v, off: part.off, n: part.n, large: part.n >= sendfileMin,
-	}
-	return b, b.verify()
+// begin makes a part of a value ready to be sent, and verifies the first piece.
+func (b *body) begin(h *Handler, limit deadline, v *db.Lent, part span) error {
+	b.stats, b.pace, b.limit = &h.stats, h.pace, limit
+	b.value, b.off, b.n, b.large = *v, part.off, part.n, part.n >= sendfileMin
+	return b.verify()
 }
 
 // verify makes sure that some of what is left is ready. A value that has one
-// checksum, which is up to 1 MiB, was verified as a whole by newBody, and of a
+// checksum, which is up to 1 MiB, was verified as a whole by begin, and of a
 // larger one each piece is just before it is sent: it must not take the time
 // to read gigabytes until the first byte leaves.
 func (b *body) verify() (err error) {
@@ -171,7 +174,7 @@ func (b *body) sendHeader(s socket, raw syscall.RawConn, header []byte) error {
 // sendFile has the kernel send what is left from the file. If the kernel can't,
 // handled is false and the rest is to go another way.
 func (b *body) sendFile(raw syscall.RawConn) (sent int64, handled bool, err error) {
-	file := b.value.Extents()[0]
+	file := b.value.Extent()
 	for b.n > 0 {
 		if err := b.verify(); err != nil {
 			return sent, true, err
@@ -202,11 +205,12 @@ func (b *body) writeMapped(s socket, header []byte) (int64, error) {
 			return sent, err
 		}
 		b.setDeadline(int64(len(b.ready)))
-		vec := net.Buffers{header, b.ready}
+		b.parts = [2][]byte{header, b.ready}
+		b.vec = b.parts[:]
 		if len(header) == 0 {
-			vec = vec[1:]
+			b.vec = b.parts[1:]
 		}
-		n, err := vec.WriteTo(s)
+		n, err := b.vec.WriteTo(s)
 		n = max(n-int64(len(header)), 0)
 		header = nil
 		b.stats.mapped.Add(uint64(n))
@@ -221,4 +225,4 @@ func (b *body) writeMapped(s socket, header []byte) (int64, error) {
 
 // setDeadline gives the next n bytes their time. A response that has no
 // deadlines goes on without.
-func (b *body) setDeadline(n int64) { _ = b.rc.SetWriteDeadline(b.pace.deadline(n)) }
+func (b *body) setDeadline(n int64) { _ = b.limit.SetWriteDeadline(b.pace.deadline(n)) }

@@ -101,7 +101,7 @@ func (x *exchange) endCompact(done Compacted, err error) {
 	case x.status == 0:
 		x.fail(err)
 	default:
-		_, detail := x.explain(err)
+		detail := x.failure(x.r.Method, err).detail
 		_ = x.line(CompactLine{Error: detail})
 	}
 }

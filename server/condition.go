@@ -10,19 +10,23 @@ import (
 )
 
 // etagOf is the strong entity tag of a value.
-func etagOf(v db.Version) string { return `"` + v.String() + `"` }
+func etagOf(v db.Version) string { return string(appendTag(nil, v)) }
+
+func appendTag(b []byte, v db.Version) []byte { return append(v.Append(append(b, '"')), '"') }
 
 // validators are what conditions of a request are held against. The zero value
 // is a key without a value.
 type validators struct {
 	version  db.Version
-	etag     string
 	modified time.Time // zero if unknown
 }
 
-func validatorsOf(v *db.Value, m *db.Metadata) validators {
-	return validators{version: v.Version(), etag: etagOf(v.Version()), modified: m.ModTime}
+func validatorsOf(v *db.Lent, m *db.Metadata) validators {
+	return validators{version: v.Version(), modified: m.ModTime}
 }
+
+// absent reports whether there is no value: versions begin at 1.
+func (v validators) absent() bool { return v.version == db.Version{} }
 
 // verdict is what the conditions of a request come to.
 type verdict int
@@ -35,28 +39,26 @@ const (
 
 // evaluate holds the conditions of a request against the present value, in the
 // order of RFC 9110, section 13.2.2.
-func (v validators) evaluate(r *http.Request) verdict {
-	read := r.Method == http.MethodGet || r.Method == http.MethodHead
-
-	if list := listed(r, "If-Match"); list != "" {
-		if !v.matches(list, strong) {
+func (v validators) evaluate(q *request) verdict {
+	if q.ifMatch != "" {
+		if !v.matches(q.ifMatch, strong) {
 			return refused
 		}
-	} else if t, ok := v.date(r, "If-Unmodified-Since"); ok && v.modified.Unix() > t.Unix() {
+	} else if t, ok := v.date(q.ifUnmodifiedSince); ok && v.modified.Unix() > t.Unix() {
 		return refused
 	}
 
-	if list := listed(r, "If-None-Match"); list != "" {
+	if q.ifNoneMatch != "" {
 		switch {
-		case !v.matches(list, weak):
+		case !v.matches(q.ifNoneMatch, weak):
 			return proceed
-		case read:
+		case q.reads():
 			return notModified
 		default:
 			return refused
 		}
 	}
-	if t, ok := v.date(r, "If-Modified-Since"); ok && read && v.modified.Unix() <= t.Unix() {
+	if t, ok := v.date(q.ifModifiedSince); ok && q.reads() && v.modified.Unix() <= t.Unix() {
 		return notModified
 	}
 	return proceed
@@ -76,45 +78,40 @@ func (v validators) evaluate(r *http.Request) verdict {
 // Here that is refused: the store can't judge it together with the write, and
 // the body is gone when it can't be judged again. DELETE needs no value to be
 // required, since it fails without one.
-func (v validators) required(r *http.Request) *db.PutOptions {
-	match := listed(r, "If-Match")
-	_, err := http.ParseTime(r.Header.Get("If-Unmodified-Since"))
-	dated := err == nil && match == ""
+func (v validators) required(q *request) *db.PutOptions {
+	_, err := http.ParseTime(q.ifUnmodifiedSince)
+	dated := err == nil && q.ifMatch == ""
 	switch {
-	case r.Method == http.MethodDelete && anyTag(match):
+	case q.method == http.MethodDelete && anyTag(q.ifMatch):
 		return &db.PutOptions{}
-	case match != "", dated && v.etag != "":
+	case q.ifMatch != "", dated && !v.absent():
 		return &db.PutOptions{IfMatch: &v.version}
-	case dated, anyTag(listed(r, "If-None-Match")):
+	case dated, anyTag(q.ifNoneMatch):
 		return &db.PutOptions{IfAbsent: true}
 	}
 	return &db.PutOptions{}
 }
 
-// listed is a header that is a list, in one line.
-func listed(r *http.Request, name string) string { return strings.Join(r.Header[name], ",") }
-
 // rangeApplies evaluates If-Range: a range of a value other than the one the
 // client has the rest of would be of no use to it.
-func (v validators) rangeApplies(r *http.Request) bool {
-	value := r.Header.Get("If-Range")
-	if value == "" {
+func (v validators) rangeApplies(q *request) bool {
+	if q.ifRange == "" {
 		return true
 	}
-	if tag, _, ok := scanTag(value); ok {
-		return tag == v.etag
+	if tag, _, ok := scanTag(q.ifRange); ok {
+		return tag == etagOf(v.version)
 	}
-	t, ok := v.date(r, "If-Range")
+	t, ok := v.date(q.ifRange)
 	return ok && v.modified.Unix() == t.Unix()
 }
 
-// date returns the date in a header. A date that can't be read or compared is
-// no condition.
-func (v validators) date(r *http.Request, name string) (time.Time, bool) {
-	if v.modified.IsZero() {
+// date reads the date of a condition. One that is not there, or can't be read or
+// compared, is no condition.
+func (v validators) date(text string) (time.Time, bool) {
+	if text == "" || v.modified.IsZero() {
 		return time.Time{}, false
 	}
-	t, err := http.ParseTime(r.Header.Get(name))
+	t, err := http.ParseTime(text)
 	return t, err == nil
 }
 
@@ -127,14 +124,15 @@ const (
 // matches reports whether the tag is in a list as If-Match and If-None-Match
 // have it.
 func (v validators) matches(list string, strong bool) bool {
-	if v.etag == "" {
+	if v.absent() {
 		return false
 	}
+	etag := etagOf(v.version)
 	for tag := range tags(list) {
 		if !strong {
 			tag = strings.TrimPrefix(tag, "W/")
 		}
-		if tag == v.etag || tag == "*" {
+		if tag == etag || tag == "*" {
 			return true
 		}
 	}

@@ -17,8 +17,21 @@ import (
 type conn struct {
 	*net.TCPConn
 	pace    pace
+	unread  []byte // by the fast path, from which it came
 	holding bool
 	held    []byte // a header not yet written; empty unless holding
+}
+
+// Read implements [net.Conn].
+func (c *conn) Read(p []byte) (int, error) {
+	if len(c.unread) == 0 {
+		return c.TCPConn.Read(p)
+	}
+	n := copy(p, c.unread)
+	if c.unread = c.unread[n:]; len(c.unread) == 0 {
+		c.unread = nil
+	}
+	return n, nil
 }
 
 // hold keeps back the next Write until there is something to send with it.

@@ -83,3 +83,50 @@ func TestFaultKillsNobody(t *testing.T) {
 		}
 	}
 }
+
+// TestFaultOnFastPath: so it is there, for values that were verified before the
+// file was cut and for those that were not. In the end another value is served.
+func TestFaultOnFastPath(t *testing.T) {
+	for _, n := range []int{9000, 200_000} { // by writev and by sendfile
+		for _, verified := range []bool{true, false} {
+			store := openStore(t)
+			put(t, store, "good", []byte("v"), nil)
+			value := noise(n, 1)
+			put(t, store, "k", value, nil)
+			s, addr := start(t, store, &Options{Log: quiet()})
+			if verified {
+				dial(t, addr).do("GET", "/k", "").wantBody(t, value)
+			}
+			truncate(t, store, "k")
+			for _, method := range []string{"GET", "HEAD", "GET"} {
+				c := dial(t, addr)
+				c.send(method + " /k HTTP/1.1\r\nHost: localhost\r\n\r\n")
+				resp, err := http.ReadResponse(c.in, &http.Request{Method: method})
+				if err != nil {
+					continue // cut off before the header
+				}
+				got, err := io.ReadAll(resp.Body)
+				if resp.StatusCode == 200 && err == nil && method == "GET" && !bytes.Equal(got, value) {
+					t.Errorf("got %d other bytes and no error", len(got))
+				}
+			}
+			c := dial(t, addr)
+			c.do("GET", "/good", "").wantBody(t, []byte("v"))
+			if s.Stats().HandedOver != 0 {
+				t.Error("not all on the fast path")
+			}
+		}
+	}
+}
+
+// truncate is cut, without a look at the value.
+func truncate(t *testing.T, store *db.DB, key string) {
+	t.Helper()
+	err := store.Lend([]byte(key), func(v db.Lent) error {
+		extent := v.Extent()
+		return os.Truncate(extent.File.OS().Name(), extent.Offset+extent.Length/2)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -133,7 +133,9 @@
 //
 // net/http writes headers by itself, before the body and with a system call
 // of its own. A Server's connection keeps the header back until the body is
-// there, see conn.go. The value is held until the last byte has left.
+// there, see conn.go. The value is held until the last byte has left: one
+// segment, or the file of a large value. One of more than 1 MiB is listed among
+// the open handles of the store meanwhile.
 //
 // The bytes are verified on their first use, as the options of the store say.
 // A value of up to 1 MiB is verified before the header is written, and of a
@@ -141,6 +143,38 @@
 // answer is 500. Every further 4 MiB are verified just before they leave, so
 // that the first byte need not wait until gigabytes have been read. If they are
 // damaged the connection is cut off.
+//
+// # The fast path
+//
+// net/http takes several times as long for a request as the kernel does to send
+// a small value. So a [Server] reads the requests of a new connection by itself,
+// and answers those that are plain without net/http. For GET and HEAD that takes
+// one read, one writev and no allocation. What is plain is a white list:
+//
+//   - HTTP/1.1, and GET, HEAD, or PUT with a Content-Length of up to 64 KiB
+//   - a path that is a key, of the characters of RFC 3986, without a query
+//   - a head of at most 8 KiB whose lines end with CR LF, of visible ASCII
+//   - one Host, a loopback one, and otherwise header fields that are known to
+//     mean nothing here or are implemented, each of the latter once at most
+//
+// At the first request that is anything else the connection is handed over to
+// net/http, for good, with all bytes that were not answered. Nothing is refused
+// on the fast path for the way it is written: what is malformed gets the answer
+// of net/http, and so does a body that is not there within a second.
+//
+// Both ways share what decides about an answer: conditions, ranges, headers,
+// errors, statistics; see answer.go. Their answers are the same byte for byte but
+// for the Date, which a test compares on thousands of requests. Requests that
+// came together are answered in order. Timeouts and limits are the same, and
+// Shutdown treats connections alike.
+//
+//	head.go         reads a head, or doubts
+//	fast.go         a connection: read, answer, hand over
+//	fast_listen.go  all of them, and the listener in front of net/http
+//	fast_put.go     PUT
+//
+// [Stats].Fast counts what was answered so, and HandedOver the connections that
+// net/http took over.
 //
 // # What takes it away
 //

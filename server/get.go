@@ -5,7 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/crowfly/crowfly/db"
@@ -14,73 +14,37 @@ import (
 // get answers GET and HEAD of a key.
 func (x *exchange) get() {
 	defer guard()()
-	v, err := x.store.Value(x.key)
+	err := x.store.Lend(x.q.key, func(v db.Lent) error {
+		a := answer{limit: x.rc}
+		defer a.end()
+		if err := a.get(x.Handler, &x.q, &v); err != nil {
+			return err
+		}
+		x.answer(&a)
+		return nil
+	})
 	if err != nil {
 		x.fail(err)
-		return
-	}
-	defer v.Close() // after the last byte: the response is a slice of the value
-	m, err := v.Metadata()
-	if err != nil {
-		x.fail(err)
-		return
-	}
-
-	switch current := validatorsOf(v, &m); current.evaluate(x.r) {
-	case refused:
-		x.problem(http.StatusPreconditionFailed, "the value is not the one the request is about")
-	case notModified:
-		x.setValidators(current, &m)
-		x.writeHeader(http.StatusNotModified)
-	default:
-		x.getValue(v, &m, current)
 	}
 }
 
-// getValue answers with the value or a part of it.
-func (x *exchange) getValue(v *db.Value, m *db.Metadata, current validators) {
-	part, kind := span{0, v.Size()}, wholeValue
-	if x.r.Method == http.MethodGet && current.rangeApplies(x.r) { // of HEAD there are no ranges
-		part, kind = parseRange(x.r.Header["Range"], v.Size())
-	}
-	if kind == unsatisfiable {
-		x.w.Header().Set("Content-Range", "bytes */"+strconv.FormatInt(v.Size(), 10))
-		x.problem(http.StatusRequestedRangeNotSatisfiable, "the value ends before the range begins")
-		return
-	}
-
-	var b *body
-	if x.r.Method == http.MethodGet && part.n > 0 {
-		// Here the first bytes are verified. After the header it would be
-		// too late to answer with an error.
-		var err error
-		if b, err = newBody(x, v, part); err != nil {
-			x.fail(err)
-			return
+// answer has net/http send an answer.
+func (x *exchange) answer(a *answer) {
+	h := x.w.Header()
+	for name, value := range a.header() {
+		if strings.HasPrefix(name, userPrefix) {
+			h.Add(name, value)
+		} else {
+			h.Set(name, value)
 		}
 	}
-	x.setValidators(current, m)
-	x.setDescription(m)
-	x.w.Header().Set("Accept-Ranges", "bytes")
-	x.w.Header().Set("Content-Length", strconv.FormatInt(part.n, 10))
-	status := http.StatusOK
-	if kind == partOfValue {
-		x.w.Header().Set("Content-Range", part.contentRange(v.Size()))
-		status = http.StatusPartialContent
+	x.writeHeader(a.status)
+	switch {
+	case a.body.n > 0:
+		x.send(&a.body)
+	case len(a.text) > 0 && x.r.Method != http.MethodHead:
+		_, _ = x.w.Write(a.text) // the client may be gone; then there is nobody to tell
 	}
-	x.writeHeader(status)
-	if b != nil {
-		x.send(b)
-	}
-}
-
-// setValidators sets what a client needs to ask for the value again.
-func (x *exchange) setValidators(current validators, m *db.Metadata) {
-	x.w.Header().Set("ETag", current.etag)
-	if !current.modified.IsZero() {
-		x.w.Header().Set("Last-Modified", current.modified.UTC().Format(http.TimeFormat))
-	}
-	x.setText("Cache-Control", m.CacheControl)
 }
 
 // send sends the body by the best way there is. If it can't be sent to the

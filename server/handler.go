@@ -29,6 +29,7 @@ type Handler struct {
 	maxBody int64
 	log     *slog.Logger
 	pace    pace
+	now     func() time.Time // of a PUT
 	stats   counters
 
 	compacting sync.Mutex      // for a client
@@ -41,7 +42,7 @@ var _ http.Handler = (*Handler)(nil)
 // NewHandler returns a handler for store, which must stay open as long as the
 // handler is in use; requests after that get 503. The options may be nil.
 func NewHandler(store *db.DB, o *Options) *Handler {
-	h := &Handler{store: store, maxBody: db.MaxValue, log: slog.Default(), pace: defaultPace}
+	h := &Handler{store: store, maxBody: db.MaxValue, log: slog.Default(), pace: defaultPace, now: time.Now}
 	h.alive, h.end = context.WithCancel(context.Background())
 	if o == nil {
 		return h
@@ -65,7 +66,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x.expectBody()
 
 	// A browser must not take an uploaded text for a script.
-	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set(noSniff, "nosniff")
 
 	key, kind := splitPath(r.URL)
 	switch {
@@ -80,7 +81,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case len(key) > db.MaxKey:
 		x.problem(http.StatusRequestURITooLong, db.ErrKeySize.Error())
 	default:
-		x.key = []byte(key)
+		x.q = requestOf(r, key)
 		x.serveKey()
 	}
 }
@@ -91,9 +92,9 @@ type exchange struct {
 	w      http.ResponseWriter
 	r      *http.Request
 	rc     *http.ResponseController
-	key    []byte
-	unread bool // there is a body, and its end was not seen
-	status int  // 0 until the header is written
+	q      request // of a key
+	unread bool    // there is a body, and its end was not seen
+	status int     // 0 until the header is written
 }
 
 // guard turns a fault in this goroutine into a panic, which net/http survives:

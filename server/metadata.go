@@ -25,20 +25,16 @@ const (
 	defaultType = "application/octet-stream"
 )
 
-// requestMetadata takes what a PUT says about its value from the header.
-func (x *exchange) requestMetadata() (m db.Metadata, ok bool) {
-	h := x.r.Header
-	if len(h["Content-Range"]) > 0 {
-		x.problem(http.StatusBadRequest, "a part of a value can't be written: Content-Range is for responses")
-		return m, false
-	}
+// metadata is what a PUT says about its value, which comes now, or why that
+// can't be stored.
+func (q *request) metadata(now time.Time) (m db.Metadata, bad *refusal) {
 	m = db.Metadata{
-		ModTime:            time.Now(),
-		ContentType:        h.Get("Content-Type"),
-		CacheControl:       h.Get("Cache-Control"),
-		ContentEncoding:    h.Get("Content-Encoding"),
-		ContentDisposition: h.Get("Content-Disposition"),
-		User:               userPairs(h),
+		ModTime:            now,
+		ContentType:        q.contentType,
+		CacheControl:       q.cacheControl,
+		ContentEncoding:    q.contentEncoding,
+		ContentDisposition: q.contentDisposition,
+		User:               q.user,
 	}
 	total := 0
 	texts := []string{m.ContentType, m.CacheControl, m.ContentEncoding, m.ContentDisposition}
@@ -49,15 +45,13 @@ func (x *exchange) requestMetadata() (m db.Metadata, ok bool) {
 	for _, text := range texts {
 		total += len(text)
 		if !visible(text) {
-			x.problem(http.StatusBadRequest, "a header that is stored with the value has bytes other than visible ASCII")
-			return m, false
+			return m, &refusal{http.StatusBadRequest, "a header that is stored with the value has bytes other than visible ASCII"}
 		}
 	}
 	if total > maxStoredHeaders {
-		x.problem(http.StatusRequestHeaderFieldsTooLarge, "the headers that are stored with the value are too long")
-		return m, false
+		return m, &refusal{http.StatusRequestHeaderFieldsTooLarge, "the headers that are stored with the value are too long"}
 	}
-	return m, true
+	return m, nil
 }
 
 // userPairs are the headers X-Meta-..., by name, and those of one name in the
@@ -75,39 +69,22 @@ func userPairs(h http.Header) (list []db.Pair) {
 	return list
 }
 
-// setDescription sets what describes the bytes to come.
-func (x *exchange) setDescription(m *db.Metadata) {
-	h := x.w.Header()
-	h.Set("Content-Type", defaultType)
-	x.setText("Content-Type", m.ContentType)
-	x.setText("Content-Encoding", m.ContentEncoding)
-	x.setText("Content-Disposition", m.ContentDisposition)
-	if !shownByViewer(h.Get("Content-Type")) {
-		// A page that somebody has stored must not run scripts that can
-		// ask for everything else in the store.
-		h.Set("Content-Security-Policy", "sandbox")
-	}
-	for _, p := range m.User {
-		if token(p.Name) && visible(p.Value) {
-			h.Add(userPrefix+p.Name, p.Value)
-		}
-	}
-}
-
 // shownByViewer reports whether browsers show values of a type with a program
 // of their own, which do not start, or can't ask for the value, in a sandbox.
 // Nothing in such a value runs as part of the site it is from.
 func shownByViewer(contentType string) bool {
+	if !beginsFold(contentType, "application/pdf") && !beginsFold(contentType, "video/") && !beginsFold(contentType, "audio/") {
+		return false // as most are, without the cost of a closer look
+	}
 	t, _, err := mime.ParseMediaType(contentType)
 	return err == nil &&
 		(t == "application/pdf" || strings.HasPrefix(t, "video/") || strings.HasPrefix(t, "audio/"))
 }
 
-// setText sets a header from metadata, which need not have come over HTTP.
-func (x *exchange) setText(name, value string) {
-	if value != "" && visible(value) {
-		x.w.Header().Set(name, value)
-	}
+// beginsFold reports whether ASCII text begins so, case and space before it aside.
+func beginsFold(text, prefix string) bool {
+	text = strings.TrimSpace(text)
+	return len(text) >= len(prefix) && strings.EqualFold(text[:len(prefix)], prefix)
 }
 
 // visible reports whether a header value is visible ASCII with blanks, which

@@ -10,17 +10,33 @@ import (
 	"github.com/crowfly/crowfly/db"
 )
 
-// problem answers with an error in the form of RFC 9457.
-func (x *exchange) problem(status int, detail string) {
+const (
+	problemType = "application/problem+json"
+	noSniff     = "X-Content-Type-Options"
+)
+
+// refusal is what a client is told instead of what it asked for.
+type refusal struct {
+	status int
+	detail string
+}
+
+// text is the body of the response, in the form of RFC 9457.
+func (r refusal) text() []byte {
 	text, err := json.Marshal(struct {
 		Title  string `json:"title"`
 		Status int    `json:"status"`
 		Detail string `json:"detail,omitempty"`
-	}{http.StatusText(status), status, detail})
+	}{http.StatusText(r.status), r.status, r.detail})
 	if err != nil {
 		panic(err) // strings and numbers always encode
 	}
-	x.reply(status, "application/problem+json", append(text, '\n'))
+	return append(text, '\n')
+}
+
+// problem answers with an error.
+func (x *exchange) problem(status int, detail string) {
+	x.reply(status, problemType, refusal{status, detail}.text())
 }
 
 // reply answers with text made for this response.
@@ -57,22 +73,26 @@ var failures = []struct {
 }
 
 // fail answers with what an error of the store means to a client.
-func (x *exchange) fail(err error) { x.problem(x.explain(err)) }
+func (x *exchange) fail(err error) {
+	r := x.failure(x.r.Method, err)
+	x.problem(r.status, r.detail)
+}
 
-// explain says what an error of the store means to a client, and tells the log
-// of one that the operator should know of.
-func (x *exchange) explain(err error) (status int, detail string) {
+// failure is what an error of the store means to a client. The log learns what
+// is for the operator.
+func (h *Handler) failure(method string, err error) refusal {
 	for _, f := range failures {
 		if errors.Is(err, f.err) {
 			if f.log {
-				x.log.Error("request failed", "method", x.r.Method, "err", err)
+				h.log.Error("request failed", "method", method, "err", err)
 			}
-			return f.status, f.detail
+			return refusal{f.status, f.detail}
 		}
 	}
-	x.log.Error("request failed", "method", x.r.Method, "err", err)
+	h.log.Error("request failed", "method", method, "err", err)
+	detail := "the store failed"
 	if damage := (*db.CorruptError)(nil); errors.As(err, &damage) {
-		return http.StatusInternalServerError, "the stored value is damaged"
+		detail = "the stored value is damaged"
 	}
-	return http.StatusInternalServerError, "the store failed"
+	return refusal{http.StatusInternalServerError, detail}
 }

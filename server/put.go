@@ -11,35 +11,38 @@ import (
 // read, so a client that waits for 100 Continue does not send it in vain.
 // Nothing is stored unless the whole body has come.
 func (x *exchange) put() {
-	m, ok := x.requestMetadata()
-	if !ok || !x.mayUpload() {
+	if len(x.r.Header["Content-Range"]) > 0 {
+		x.problem(http.StatusBadRequest, "a part of a value can't be written: Content-Range is for responses")
 		return
 	}
-	o, ok := x.requirement()
-	if !ok {
+	m, bad := x.q.metadata(x.now())
+	if bad != nil {
+		x.problem(bad.status, bad.detail)
+		return
+	}
+	if !x.mayUpload() {
+		return
+	}
+	o, err := x.requirement(&x.q)
+	if err != nil {
+		x.fail(err)
 		return
 	}
 	o.Metadata = &m
-	result, ok := x.upload(o)
-	if !ok {
-		return
+	if result, ok := x.upload(o); ok {
+		var a answer
+		a.stored(result)
+		x.answer(&a)
 	}
-	x.w.Header().Set("ETag", etagOf(result.Version))
-	if result.Existed {
-		x.writeHeader(http.StatusNoContent)
-		return
-	}
-	x.w.Header().Set("Content-Length", "0")
-	x.writeHeader(http.StatusCreated)
 }
 
 // delete answers DELETE of a key.
 func (x *exchange) delete() {
-	o, ok := x.requirement()
-	if !ok {
-		return
+	o, err := x.requirement(&x.q)
+	if err == nil {
+		err = x.store.Delete(x.q.key, o)
 	}
-	if err := x.store.Delete(x.key, o); err != nil {
+	if err != nil {
 		x.fail(err)
 		return
 	}
@@ -47,38 +50,30 @@ func (x *exchange) delete() {
 }
 
 // requirement holds the conditions of a PUT or DELETE against the present
-// value, and answers if they don't hold. If they do it returns what must be so
-// at the moment of the write for them to hold then as well.
-func (x *exchange) requirement() (*db.PutOptions, bool) {
-	if !conditional(x.r.Header) {
-		return &db.PutOptions{}, true
+// value. If they hold it returns what must be so at the moment of the write for
+// them to hold then as well, and db.ErrPrecondition if they don't.
+func (h *Handler) requirement(q *request) (*db.PutOptions, error) {
+	if !q.conditional() {
+		return &db.PutOptions{}, nil
 	}
-	current, err := x.present()
+	current, err := h.present(q.key)
 	absent := errors.Is(err, db.ErrNotFound)
-	if err != nil && (!absent || x.r.Method == http.MethodDelete) {
-		x.fail(err) // conditions only matter where there would be success
-		return nil, false
+	if err != nil && (!absent || q.method == http.MethodDelete) {
+		return nil, err // conditions only matter where there would be success
 	}
-	if current.evaluate(x.r) != proceed {
-		x.fail(db.ErrPrecondition)
-		return nil, false
+	if current.evaluate(q) != proceed {
+		return nil, db.ErrPrecondition
 	}
-	return current.required(x.r), true
+	return current.required(q), nil
 }
 
 // present returns the validators of the present value, the zero ones with
 // db.ErrNotFound if there is none.
-func (x *exchange) present() (validators, error) {
-	v, err := x.store.Value(x.key)
-	if err != nil {
-		return validators{}, err
-	}
-	defer v.Close()
-	m, err := v.Metadata()
-	return validatorsOf(v, &m), err
-}
-
-// conditional reports whether a write has conditions.
-func conditional(h http.Header) bool {
-	return len(h["If-Match"])+len(h["If-None-Match"])+len(h["If-Unmodified-Since"]) > 0
+func (h *Handler) present(key []byte) (current validators, err error) {
+	err = h.store.Lend(key, func(v db.Lent) error {
+		m, err := v.Metadata()
+		current = validatorsOf(&v, &m)
+		return err
+	})
+	return current, err
 }

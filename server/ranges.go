@@ -1,7 +1,6 @@
 package server
 
 import (
-	"fmt"
 	"net/textproto"
 	"strconv"
 	"strings"
@@ -12,9 +11,12 @@ type span struct {
 	off, n int64
 }
 
-// contentRange is the header that says which part of size bytes a span is.
-func (s span) contentRange(size int64) string {
-	return fmt.Sprintf("bytes %d-%d/%d", s.off, s.off+s.n-1, size)
+// appendContentRange appends the header that says which part of size bytes a
+// span is.
+func (s span) appendContentRange(b []byte, size int64) []byte {
+	b = strconv.AppendInt(append(b, "bytes "...), s.off, 10)
+	b = strconv.AppendInt(append(b, '-'), s.off+s.n-1, 10)
+	return strconv.AppendInt(append(b, '/'), size, 10)
 }
 
 // rangeKind is what a Range header comes to.
@@ -26,16 +28,16 @@ const (
 	unsatisfiable                  // 416
 )
 
-// parseRange reads the Range header of a request for a value of size bytes. A
-// server may ignore any Range (RFC 9110, section 14.2), and this one sends the
-// whole value for several ranges, for other units, for what it can't read, and
-// for an empty value, since some clients ask everything with a Range.
-func parseRange(lines []string, size int64) (span, rangeKind) {
+// parseRange reads the Range header, if any, of a request for a value of size
+// bytes. A server may ignore any Range (RFC 9110, section 14.2), and this one
+// sends the whole value for several ranges, for other units, for what it can't
+// read, and for an empty value, since some clients ask everything with a Range.
+func parseRange(ranges string, size int64) (span, rangeKind) {
 	whole := span{0, size}
-	if len(lines) != 1 || size == 0 {
+	if ranges == "" || size == 0 {
 		return whole, wholeValue
 	}
-	unit, set, ok := strings.Cut(lines[0], "=")
+	unit, set, ok := strings.Cut(ranges, "=")
 	if !ok || !strings.EqualFold(unit, "bytes") {
 		return whole, wholeValue
 	}

@@ -140,13 +140,15 @@ func TestMeanwhile(t *testing.T) {
 // TestDeleteRequires: a DELETE has no body to wait for, so what it demands of
 // the store is looked at.
 func TestDeleteRequires(t *testing.T) {
-	v := validators{version: db.Version{Sum: 1, Seq: 2}, etag: etagOf(db.Version{Sum: 1, Seq: 2}), modified: exampleTime}
+	v := validators{version: db.Version{Sum: 1, Seq: 2}, modified: exampleTime}
+	etag := etagOf(v.version)
 	for header, want := range map[string]bool{ // this very version?
-		"If-Match: " + v.etag: true, `If-Match: "x", ` + v.etag: true, "If-Match: *": false, `If-Match: "x", *`: false,
+		"If-Match: " + etag: true, `If-Match: "x", ` + etag: true, "If-Match: *": false, `If-Match: "x", *`: false,
 		`If-None-Match: "x"`: false, "If-Unmodified-Since: " + exampleDate: true, "If-Unmodified-Since: x": false,
 	} {
 		name, value, _ := strings.Cut(header, ": ")
-		o := v.required(&http.Request{Method: "DELETE", Header: http.Header{name: {value}}})
+		q := requestOf(&http.Request{Method: "DELETE", Header: http.Header{name: {value}}}, "k")
+		o := v.required(&q)
 		if o.IfAbsent || (o.IfMatch != nil) != want || want && *o.IfMatch != v.version {
 			t.Errorf("%s: %+v", header, o)
 		}
@@ -165,19 +167,19 @@ func TestCounter(t *testing.T) {
 		c := dial(t, addr)
 		wg.Go(func() {
 			for done := 0; done < rounds && !t.Failed(); {
-				status, n, tag := request(t, c, "GET", "", "")
+				status, n, tag := askFor(t, c, "GET", "", "")
 				var counted *atomic.Int64
 				add := int64(1)
 				switch {
 				case status == 404:
 					counted = &added
-					status, _, _ = request(t, c, "PUT", "If-None-Match: *", "1")
+					status, _, _ = askFor(t, c, "PUT", "If-None-Match: *", "1")
 				case i == 0:
 					counted, add = &taken, n
-					status, _, _ = request(t, c, "DELETE", "If-Match: "+tag, "")
+					status, _, _ = askFor(t, c, "DELETE", "If-Match: "+tag, "")
 				default:
 					counted = &added
-					status, _, _ = request(t, c, "PUT", "If-Match: "+tag, fmt.Sprint(n+1))
+					status, _, _ = askFor(t, c, "PUT", "If-Match: "+tag, fmt.Sprint(n+1))
 				}
 				switch status {
 				case 201, 204:
@@ -192,7 +194,7 @@ func TestCounter(t *testing.T) {
 	}
 	wg.Wait()
 	c := dial(t, addr)
-	status, left, _ := request(t, c, "GET", "", "")
+	status, left, _ := askFor(t, c, "GET", "", "")
 	if status == 404 {
 		left = 0
 	}
@@ -201,9 +203,9 @@ func TestCounter(t *testing.T) {
 	}
 }
 
-// request is wire.do for goroutines that must not end the test, of a key whose
+// askFor is wire.do for goroutines that must not end the test, of a key whose
 // value is a number.
-func request(t *testing.T, c *wire, method, header, body string) (status int, n int64, tag string) {
+func askFor(t *testing.T, c *wire, method, header, body string) (status int, n int64, tag string) {
 	if header != "" {
 		header += "\r\n"
 	}

@@ -23,13 +23,15 @@ const (
 type Server struct {
 	handler *Handler
 	http    http.Server
+	fast    fastPath
+	slow    bool // for tests: all requests are net/http's
 }
 
 // New returns a server for store, which must stay open until Shutdown has
 // returned. The options may be nil.
 func New(store *db.DB, o *Options) *Server {
 	h := NewHandler(store, o)
-	return &Server{
+	s := &Server{
 		handler: h,
 		http: http.Server{
 			Handler:           h,
@@ -40,6 +42,8 @@ func New(store *db.DB, o *Options) *Server {
 			ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelError),
 		},
 	}
+	s.fast = fastPath{handler: h, http: &s.http, conns: make(map[*fastConn]struct{})}
+	return s
 }
 
 // ErrNotLoopback says that a server would have been open to the network.
@@ -66,7 +70,11 @@ func (s *Server) Serve(l net.Listener) error {
 	if err := loopbackOnly(l.Addr()); err != nil {
 		return errors.Join(err, l.Close())
 	}
-	err := s.http.Serve(listener{Listener: l, pace: s.handler.pace})
+	l = listener{Listener: l, pace: s.handler.pace}
+	if !s.slow {
+		l = s.fast.listen(l)
+	}
+	err := s.http.Serve(l)
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -78,7 +86,12 @@ func (s *Server) Serve(l net.Listener) error {
 // it cuts them off and returns the context's error.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.handler.end()
-	if err := s.http.Shutdown(ctx); err != nil {
+	s.http.SetKeepAlivesEnabled(false) // idle connections end now
+	err := s.fast.stop(ctx)
+	if err == nil {
+		err = s.http.Shutdown(ctx)
+	}
+	if err != nil {
 		return errors.Join(err, s.http.Close())
 	}
 	return nil

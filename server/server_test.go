@@ -117,6 +117,8 @@ func TestStatsCountRequests(t *testing.T) {
 		Delete: Requests{Success: 1},
 		Other:  Requests{Success: 1, ClientError: 1},
 		Mapped: 1,
+
+		Fast: 5, HandedOver: 1,
 	}
 	eventually(t, "all requests are counted", func() bool { return s.Stats() == want })
 }

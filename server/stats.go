@@ -19,6 +19,9 @@ type Stats struct {
 	SendfileRefused uint64 // bodies that a file or platform without sendfile had to send as Mapped
 
 	Aborted uint64 // bodies that were not sent to the end
+
+	Fast       uint64 // requests answered without net/http
+	HandedOver uint64 // connections that net/http took over with their first other request
 }
 
 // Requests counts by the class of the status.
@@ -58,6 +61,9 @@ type counters struct {
 	partial  atomic.Uint64
 	refused  atomic.Uint64
 	aborted  atomic.Uint64
+
+	fast       atomic.Uint64
+	handedOver atomic.Uint64
 }
 
 // requestCounters are indexed by the class of the status less 2.
@@ -116,6 +122,8 @@ func (c *counters) load() Stats {
 		SendfilePartial: c.partial.Load(),
 		SendfileRefused: c.refused.Load(),
 		Aborted:         c.aborted.Load(),
+		Fast:            c.fast.Load(),
+		HandedOver:      c.handedOver.Load(),
 	}
 }
 

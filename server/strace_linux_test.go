@@ -18,8 +18,12 @@ import (
 	"github.com/crowfly/crowfly/db"
 )
 
-// childStore is set for a child that serves the store it names, see serveChild.
-const childStore = "CROWFLY_SERVER_TEST_STORE"
+// childStore is set for a child that serves the store it names, see serveChild,
+// and childSlow for one that does so without the fast path.
+const (
+	childStore = "CROWFLY_SERVER_TEST_STORE"
+	childSlow  = "CROWFLY_SERVER_TEST_SLOW"
+)
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childStore); dir != "" {
@@ -42,6 +46,7 @@ func serveChild(dir string) error {
 		return err
 	}
 	s := New(store, nil)
+	s.slow = os.Getenv(childSlow) != ""
 	l, err := s.Listen("127.0.0.1:0")
 	if err != nil {
 		return err
@@ -58,7 +63,9 @@ func serveChild(dir string) error {
 
 // TestSystemCalls watches the server from outside: the bytes of large values
 // leave by sendfile with an explicit offset, only headers and small values are
-// written, with one call for each response, and nothing reads the segment.
+// written, with one call for each response, and nothing reads the segment. A
+// request is read with one call, not counting that there was none yet, and a
+// small value leaves with one more.
 func TestSystemCalls(t *testing.T) {
 	strace, err := exec.LookPath("strace")
 	if err != nil {
@@ -211,7 +218,7 @@ func checkCalls(t *testing.T, calls []call, sent traced) {
 	t.Helper()
 	began := startOfService(t, calls)
 	var bySendfile int64
-	written, more := 0, 0
+	read, written, vectors, more := 0, 0, 0, 0
 	for _, c := range calls {
 		onSocket := socketArgs.MatchString(c.args)
 		switch {
@@ -223,8 +230,13 @@ func checkCalls(t *testing.T, calls []call, sent traced) {
 			}
 		case strings.Contains(c.args, ".seg"):
 			t.Errorf("the segment is read: %s(%.100s) = %d", c.name, c.args, c.result)
+		case onSocket && c.name == "read" && c.result > 0:
+			read++
 		case onSocket && writes[c.name]:
 			written++
+			if c.name == "writev" {
+				vectors++
+			}
 			if strings.Contains(c.args, "MSG_MORE") {
 				more++
 			}
@@ -238,6 +250,10 @@ func checkCalls(t *testing.T, calls []call, sent traced) {
 	}
 	if written != sent.responses {
 		t.Errorf("%d writes to sockets for %d responses", written, sent.responses)
+	}
+	if read != sent.responses || vectors != sent.responses-sent.large {
+		t.Errorf("%d reads that brought something and %d writev, want one for each of %d requests, %d of them for large values",
+			read, vectors, sent.responses, sent.large)
 	}
 	if more != sent.large {
 		t.Errorf("%d headers wait for their body, want one for each of %d large bodies", more, sent.large)

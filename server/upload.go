@@ -50,7 +50,7 @@ func (x *exchange) upload(o *db.PutOptions) (db.Result, bool) {
 	if err == nil {
 		// The context counts while the body comes, see Read. Later it may
 		// end because the client has closed its half of the connection.
-		result, err = x.store.PutReader(context.WithoutCancel(x.r.Context()), x.key, r, x.r.ContentLength, o)
+		result, err = x.store.PutReader(context.WithoutCancel(x.r.Context()), x.q.key, r, x.r.ContentLength, o)
 	}
 	switch {
 	case err == nil:
@@ -105,7 +105,10 @@ func (u *uploadReader) begin() (io.Reader, error) {
 
 // Read implements [io.Reader].
 func (u *uploadReader) Read(p []byte) (int, error) {
-	if err := u.r.Context().Err(); err != nil && u.unread {
+	// On a connection of ours the body itself tells what becomes of it. There
+	// the context ends when the client has no more to send, which may be while
+	// requests that it has sent wait to be answered.
+	if err := u.r.Context().Err(); err != nil && u.unread && connOf(u.r) == nil {
 		u.err = err
 		return 0, err
 	}

@@ -117,6 +117,24 @@ func TestHalfClosed(t *testing.T) {
 	}
 }
 
+// TestHalfClosedPipeline: so may one that has sent several requests, though
+// net/http takes the end of the input, seen during one request, for the end of
+// all that follow.
+func TestHalfClosedPipeline(t *testing.T) {
+	store := openStore(t)
+	put(t, store, "large", noise(100_000, 1), nil)
+	_, addr := start(t, store, nil, func(s *Server) { s.slow = true })
+	for range 50 {
+		c := dial(t, addr)
+		c.send("GET /large HTTP/1.1\r\nHost: localhost\r\n\r\nPUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nv")
+		c.CloseWrite()
+		c.receive("GET").wantStatus(t, 200)
+		if got := c.receive("PUT"); got.StatusCode >= 300 {
+			t.Fatalf("%s: %s", got.Status, got.body)
+		}
+	}
+}
+
 // TestSlowUpload: one that goes on may take longer than the time for a piece.
 func TestSlowUpload(t *testing.T) {
 	const grace = 500 * time.Millisecond

@@ -1,0 +1,122 @@
+package db
+
+import (
+	"fmt"
+	"runtime"
+
+	"github.com/crowfly/crowfly/index"
+	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/vfs"
+)
+
+// Lent is a value for the time of a call, see [DB.Lend]. It is for one
+// goroutine.
+type Lent struct {
+	db       *DB
+	key      []byte // the caller's
+	hit      index.Hit
+	record   segment.Record // verified but for the value
+	payload  segment.Payload
+	verified bool // that the value was verified; never of a chunked one, whose chunks are
+}
+
+// Lend calls fn with the value of a key, like View, but with all that a [Value]
+// tells of it: metadata, version, parts of it and where it lies on disk. It
+// costs no registration and, for values in segments, no allocation.
+//
+// It holds the segment, or the file, for the call and no longer: v and all that
+// its methods return, strings included, is valid until fn returns. Nothing of
+// it may be written to, and the key may not either until then. The store does
+// not list it among its open handles; what takes its time may call Keep.
+//
+// The value is not verified before fn is called. The error of fn is returned.
+func (db *DB) Lend(key []byte, fn func(v Lent) error) error {
+	var v Lent
+	err := db.retry(key, func(hit index.Hit) (err error) {
+		v, err = db.lent(key, hit)
+		return err
+	})
+	if err != nil {
+		return withKey("lend", key, err)
+	}
+	err = fn(v)
+	v.payload.KeepAlive()
+	runtime.KeepAlive(v.hit.Segment)
+	return err
+}
+
+func (db *DB) lent(key []byte, hit index.Hit) (v Lent, err error) {
+	v = Lent{db: db, key: key, hit: hit}
+	trusted := db.trusted(hit)
+	if trusted {
+		v.record, err = hit.Segment.Peek(hit.Offset)
+	} else {
+		v.record, err = hit.Segment.Read(hit.Offset)
+	}
+	if err != nil {
+		return v, err
+	}
+	v.payload, err = db.payload(hit.Segment, &v.record)
+	v.verified = trusted && !v.payload.Chunked()
+	return v, err
+}
+
+// Range is n bytes of the value from off on, as Value.Range returns it: verified
+// on the first use.
+func (v *Lent) Range(off, n int64) ([]byte, error) {
+	if off < 0 || n < 0 || off > v.Size()-n {
+		return nil, fmt.Errorf("value %q: range %d+%d lies outside its %d bytes", v.key, off, n, v.Size())
+	}
+	if err := v.verify(off, n); err != nil {
+		return nil, withKey("value", v.key, err)
+	}
+	b, err := v.payload.Slice(off, n)
+	return b, withKey("value", v.key, err)
+}
+
+func (v *Lent) verify(off, n int64) (err error) {
+	defer vfs.EndGuard(vfs.BeginGuard(), &err)
+	first := v.db.opts.Verify == VerifyFirst
+	if v.db.opts.Verify == VerifyNever || first && v.verified {
+		return nil
+	}
+	if err := v.payload.Verify(off, n, first); err != nil {
+		return err
+	}
+	if !v.payload.Chunked() {
+		v.verified = true
+		v.hit.MarkVerified(v.record.End)
+	}
+	return nil
+}
+
+// Extent is where the value lies on disk, not verified. The file may be used
+// like that of Value.Extent, until fn returns.
+func (v *Lent) Extent() segment.Extent {
+	return segment.Extent{File: v.payload.File, Offset: v.payload.Offset, Length: v.Size()}
+}
+
+// Size of the value in bytes.
+func (v *Lent) Size() int64 { return v.payload.Size }
+
+// Version tells this value from others of the same key.
+func (v *Lent) Version() Version { return versionOf(&v.record) }
+
+// Metadata of the value. Its strings are lent too.
+func (v *Lent) Metadata() (m Metadata, err error) {
+	defer vfs.EndGuard(vfs.BeginGuard(), &err)
+	m, err = segment.ViewMetadata(v.record.Meta)
+	if err != nil {
+		return m, v.hit.Segment.Damage(v.record.Offset, fmt.Sprintf("key %q: %v", v.key, err))
+	}
+	return m, nil
+}
+
+// Keep returns a handle to the value, which the store lists and which may
+// outlive the call. It must be closed.
+func (v *Lent) Keep() *Value {
+	kept := &Value{db: v.db, seg: v.hit.Segment, record: v.record, payload: v.payload, hit: v.hit}
+	kept.verified.Store(v.verified)
+	kept.register()
+	return kept
+}

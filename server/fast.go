@@ -1,0 +1,283 @@
+package server
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/crowfly/crowfly/db"
+)
+
+// fastConn is a connection on the fast path: one goroutine reads plain requests
+// from it and answers them, in order, until the client goes, or asks for
+// something else and net/http takes the connection over for good.
+type fastConn struct {
+	*net.TCPConn
+	conn    *conn // the same, for net/http
+	raw     syscall.RawConn
+	handler *Handler
+	from    *fastListener
+
+	state  atomic.Int32 // see connState
+	served int          // requests
+	host   []byte       // that was looked at last, and may be served
+
+	in        [maxHead]byte
+	next, end int    // in[next:end] is unread
+	more      []byte // unread as well, behind them: only for net/http
+	begun     bool   // the next head has begun, and its time runs
+	readBy    time.Time
+	writeBy   time.Time
+
+	head   head
+	answer answer
+	lend   func(db.Lent) error // c.lent, made once
+	failed error               // of sending the answer
+	out    []byte              // room for a header
+}
+
+// connState says what Shutdown may do with a connection.
+const (
+	connIdle   int32 = iota // between requests: it may close it
+	connActive              // it must wait
+	connClosed              // it has closed it
+)
+
+// move is what comes next.
+type move int
+
+const (
+	goOn     move = iota
+	hangUp        // the connection ends
+	handOver      // net/http goes on
+)
+
+// serve answers requests until the end of the connection, or until it is
+// net/http's.
+func (c *fastConn) serve() {
+	handed := false
+	defer func() {
+		if p := recover(); p != nil {
+			c.handler.log.Error("panic in a request", "method", c.head.method, "panic", p, "stack", string(debug.Stack()))
+			c.handler.stats.request(c.head.method, 0)
+			_ = c.SetLinger(0)
+		}
+		if !handed {
+			c.Close()
+		}
+		c.from.fast.remove(c)
+	}()
+	c.readWithin(c.from.fast.http.ReadHeaderTimeout)
+	for {
+		switch c.step() {
+		case hangUp:
+			return
+		case handOver:
+			handed = c.busy() && c.handOver()
+			return
+		}
+	}
+}
+
+// begin is how many bytes net/http waits for behind a request before it looks
+// at them. A few that the connection ends with are no request.
+const begin = 4
+
+// step answers the next request, or reads more of it.
+func (c *fastConn) step() move {
+	if c.served > 0 && c.end-c.next < begin {
+		return c.read()
+	}
+	switch c.head.parse(c.in[c.next:c.end]) {
+	case incomplete:
+		return c.read()
+	case doubtful:
+		return handOver
+	}
+	if !c.local() {
+		return handOver // which refuses it
+	}
+	if !c.busy() {
+		return hangUp
+	}
+	what := c.request()
+	c.begun = false
+	if what == goOn && !c.idle() {
+		what = hangUp
+	}
+	return what
+}
+
+// busy and idle say whether a request is under way. If they return false the
+// server shuts down and the connection ends here.
+func (c *fastConn) busy() bool {
+	return c.state.CompareAndSwap(connIdle, connActive) || c.state.Load() == connActive
+}
+
+func (c *fastConn) idle() bool {
+	c.state.Store(connIdle)
+	return !c.from.fast.stopping.Load()
+}
+
+// local is fromThisMachine for a plain request.
+func (c *fastConn) local() bool {
+	if bytes.Equal(c.head.host, c.host) {
+		return true
+	}
+	if !loopbackHost(string(c.head.host)) {
+		return false
+	}
+	c.host = append(c.host[:0], c.head.host...)
+	return true
+}
+
+// read waits for more bytes. They have as much time as net/http gives them: a
+// new connection and a head that has begun less than one that is idle.
+func (c *fastConn) read() move {
+	unread := c.end - c.next
+	if unread == len(c.in) {
+		return handOver // the head is too long
+	}
+	copy(c.in[:], c.in[c.next:c.end])
+	c.next, c.end = 0, unread
+	switch {
+	case c.served == 0:
+	case unread == 0:
+		c.readWithin(c.from.fast.http.IdleTimeout)
+	case !c.begun:
+		c.readWithin(c.from.fast.http.ReadHeaderTimeout)
+		c.begun = true
+	}
+	n, err := c.Read(c.in[c.end:])
+	c.end += n
+	if err == nil {
+		return goOn
+	}
+	if err == io.EOF && (unread >= begin || unread > 0 && c.served == 0) {
+		return handOver // which has something to say to that
+	}
+	return hangUp
+}
+
+// readWithin sets the deadline for reading, unless one stands that is nearly
+// the same: to set one for each request costs more than to read the time.
+func (c *fastConn) readWithin(d time.Duration) {
+	if t := time.Now().Add(d); !nearly(c.readBy, t, d) {
+		_ = c.SetReadDeadline(t)
+		c.readBy = t
+	}
+}
+
+// nearly reports whether a deadline leaves most of the time d that a new one, t,
+// would give, and no more.
+func nearly(stands, t time.Time, d time.Duration) bool {
+	early := t.Sub(stands)
+	return early >= 0 && early < d/16
+}
+
+// SetWriteDeadline implements [deadline], in the same way.
+func (c *fastConn) SetWriteDeadline(t time.Time) error {
+	if nearly(c.writeBy, t, c.handler.pace.grace) {
+		return nil
+	}
+	c.writeBy = t
+	return c.TCPConn.SetWriteDeadline(t)
+}
+
+// SyscallConn implements [socket].
+func (c *fastConn) SyscallConn() (syscall.RawConn, error) { return c.raw, nil }
+
+// request answers the request that the unread bytes begin with.
+func (c *fastConn) request() move {
+	if c.head.method == http.MethodPut {
+		return c.put()
+	}
+	c.failed = nil
+	if err := c.handler.store.Lend(c.head.key, c.lend); err != nil {
+		c.answer.refuse(c.handler.failure(c.head.method, err), nil)
+		c.failed = c.send()
+	}
+	return c.done(c.head.size)
+}
+
+// lent answers GET and HEAD of a key that has a value.
+func (c *fastConn) lent(v db.Lent) error {
+	a := &c.answer
+	a.fields, a.text = a.fields[:0], nil
+	defer a.end()
+	if err := a.get(c.handler, &c.head.request, &v); err != nil {
+		return err
+	}
+	c.failed = c.send()
+	return nil
+}
+
+// done ends a request that took n of the unread bytes.
+func (c *fastConn) done(n int) move {
+	c.next += n
+	c.served++
+	c.handler.stats.fast.Add(1)
+	c.handler.stats.request(c.head.method, c.answer.status)
+	if cap(c.out) > 2*maxHead {
+		c.out, c.answer.fields = nil, nil // an idle connection keeps little
+	}
+	if c.failed == nil {
+		return goOn
+	}
+	return hangUp
+}
+
+// send sends the answer.
+func (c *fastConn) send() error {
+	a, now := &c.answer, time.Now()
+	out := appendStatusLine(c.out[:0], a.status)
+	out = append(out, a.fields...)
+	out = appendDate(out, now)
+	if c.from.fast.stopping.Load() {
+		out = append(out, "Connection: close\r\n"...)
+	}
+	out = append(out, "\r\n"...)
+	c.out = out
+	if a.body.n > 0 {
+		return c.sendBody(out)
+	}
+	if c.head.method != http.MethodHead {
+		out = append(out, a.text...)
+	}
+	_ = c.SetWriteDeadline(now.Add(c.handler.pace.grace))
+	_, err := c.Write(out)
+	return err
+}
+
+// sendBody sends a header and a body. If it can't be sent to the end the
+// connection is cut: that is the only way to tell the client.
+func (c *fastConn) sendBody(header []byte) error {
+	_, err := c.answer.body.sendTo(c, header)
+	if err != nil {
+		_ = c.SetLinger(0) // see exchange.send
+		c.handler.stats.aborted.Add(1)
+		if ownFault(err) {
+			c.handler.log.Error("response cut off", "method", c.head.method, "err", err)
+		}
+	}
+	return err
+}
+
+// handOver gives the connection to net/http, with all that was not answered.
+func (c *fastConn) handOver() bool {
+	c.conn.unread = append(bytes.Clone(c.in[c.next:c.end]), c.more...)
+	c.handler.stats.handedOver.Add(1) // before net/http can answer
+	return c.TCPConn.SetDeadline(time.Time{}) == nil && c.from.hand(c.conn) == nil
+}
+
+// closeIdle closes the connection unless a request is under way.
+func (c *fastConn) closeIdle() {
+	if c.state.CompareAndSwap(connIdle, connClosed) {
+		c.Close()
+	}
+}

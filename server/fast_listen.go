@@ -1,0 +1,163 @@
+package server
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+)
+
+// fastPath knows the connections that net/http does not know.
+type fastPath struct {
+	handler  *Handler
+	http     *http.Server // for its timeouts
+	stopping atomic.Bool  // set under mu
+
+	mu        sync.Mutex
+	listeners []*fastListener
+	conns     map[*fastConn]struct{}
+	serving   sync.WaitGroup // one for each of conns
+}
+
+// stop closes listeners and idle connections, and waits for the requests under
+// way. Those that turn out to be for net/http still get there. When the context
+// ends first it cuts them off.
+func (f *fastPath) stop(ctx context.Context) error {
+	f.mu.Lock()
+	f.stopping.Store(true)
+	for _, l := range f.listeners {
+		_ = l.closeInner() // its error is for net/http
+	}
+	for c := range f.conns {
+		c.closeIdle()
+	}
+	f.mu.Unlock()
+
+	done := make(chan struct{})
+	go func() {
+		f.serving.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for c := range f.conns {
+		c.Close()
+	}
+	return ctx.Err()
+}
+
+// add begins to serve a connection, unless the server shuts down.
+func (f *fastPath) add(c *conn, from *fastListener) {
+	raw, err := c.TCPConn.SyscallConn()
+	fast := &fastConn{TCPConn: c.TCPConn, conn: c, raw: raw, handler: f.handler, from: from}
+	fast.lend = fast.lent
+	fast.answer.limit = fast
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err != nil || f.stopping.Load() {
+		c.Close()
+		return
+	}
+	f.conns[fast] = struct{}{}
+	f.serving.Add(1)
+	go fast.serve()
+}
+
+func (f *fastPath) remove(c *fastConn) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.conns, c)
+	f.serving.Done()
+}
+
+// listen returns a listener for net/http.
+func (f *fastPath) listen(l net.Listener) *fastListener {
+	fast := &fastListener{
+		Listener: l, fast: f,
+		handed: make(chan net.Conn), errs: make(chan error), closed: make(chan struct{}),
+		closeInner: sync.OnceValue(l.Close),
+	}
+	fast.closeOuter = sync.OnceFunc(func() { close(fast.closed) })
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.listeners = append(f.listeners, fast)
+	return fast
+}
+
+// fastListener keeps new connections for the fast path, and gives net/http what
+// is handed over later.
+type fastListener struct {
+	net.Listener
+	fast   *fastPath
+	begin  sync.Once
+	handed chan net.Conn
+	errs   chan error
+	closed chan struct{} // by net/http
+
+	closeInner func() error // once
+	closeOuter func()
+}
+
+// Accept implements [net.Listener].
+func (l *fastListener) Accept() (net.Conn, error) {
+	l.begin.Do(func() { go l.accept() })
+	select {
+	case c := <-l.handed:
+		return c, nil
+	case err := <-l.errs:
+		return nil, err
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// accept takes new connections until the listener is closed. Errors go to
+// net/http, which knows when to try again.
+func (l *fastListener) accept() {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			if l.fast.stopping.Load() || l.fail(err) != nil {
+				return
+			}
+			continue
+		}
+		if tcp, ok := c.(*conn); ok {
+			l.fast.add(tcp, l)
+		} else if l.hand(c) != nil {
+			c.Close()
+		}
+	}
+}
+
+// hand gives net/http a connection.
+func (l *fastListener) hand(c net.Conn) error {
+	select {
+	case l.handed <- c:
+		return nil
+	case <-l.closed:
+		return net.ErrClosed
+	}
+}
+
+// fail gives net/http an error.
+func (l *fastListener) fail(err error) error {
+	select {
+	case l.errs <- err:
+		return nil
+	case <-l.closed:
+		return net.ErrClosed
+	}
+}
+
+// Close implements [net.Listener].
+func (l *fastListener) Close() error {
+	l.closeOuter()
+	return l.closeInner()
+}
