@@ -138,7 +138,8 @@ func TestPageLostUnderHandle(t *testing.T) {
 	if err := os.Truncate(path, 0); err != nil {
 		t.Fatal(err)
 	}
-	_, err = metadataOf(v.seg, &segment.Record{Meta: v.record.Key}) // a slice of the first page
+	src := v.held.source.Load()
+	_, err = metadataOf(src.seg, &segment.Record{Meta: src.record.Key}) // a slice of the first page
 	if err == nil {
 		t.Error("Metadata of a page that is lost")
 	}

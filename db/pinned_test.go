@@ -131,8 +131,10 @@ func TestPinnedIsMoved(t *testing.T) {
 	v.Close()
 	blob.Close()
 	snap.Close()
-	v, blob, snap = nil, nil, nil // a closed handle still refers to what it held
 	reclaimUntil(t, db, "all is gone", func(s Pinned) bool { return s == Pinned{Collections: s.Collections} })
+	for _, closed := range []any{v, blob, snap} {
+		runtime.KeepAlive(closed)
+	}
 }
 
 // A large value that nobody reads does not stay because somebody reads a small
@@ -308,7 +310,7 @@ func TestBlobWithoutMapping(t *testing.T) {
 		mustPut(t, db, "small", string(want[:testBlobSize]))
 		checkValue(t, db, "small", want[:testBlobSize])
 		v := mustValue(t, db, "k")
-		if v.payload.Mapped() {
+		if v.held.source.Load().payload.Mapped() {
 			t.Fatal("the value is mapped")
 		}
 		mustBytes(t, v, want)

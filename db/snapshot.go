@@ -96,7 +96,7 @@ func (s *Snapshot) View(key []byte, fn func(value []byte) error) error {
 // Value is DB.Value as of the snapshot. The Value may outlive the snapshot.
 func (s *Snapshot) Value(key []byte) (v *Value, err error) {
 	err = s.read(key, func(seg *segment.Segment, off int64) (err error) {
-		v, err = s.db.newValue(seg, off)
+		v, err = s.db.newValue(seg, off, index.Hit{})
 		return err
 	})
 	return v, withKey("value", key, err)
@@ -128,13 +128,14 @@ func (s *Snapshot) read(key []byte, use func(*segment.Segment, int64) error) (er
 // state is what the snapshot reads from. Whoever looks at the tree or at records
 // keeps it alive meanwhile.
 func (s *Snapshot) state() (*state, error) {
-	if s.handle.closed.Load() {
+	st := s.held.state.Load()
+	switch {
+	case s.handle.closed.Load():
 		return nil, fmt.Errorf("snapshot: %w", ErrClosed)
+	case st == nil:
+		return nil, errRevoked
 	}
-	if st := s.held.state.Load(); st != nil {
-		return st, nil
-	}
-	return nil, errRevoked
+	return st, nil
 }
 
 // goneFrom names the error of a large value whose file, which the record at off
@@ -235,7 +236,8 @@ func (s *Snapshot) readEntry(ref segment.Ref) (e Entry, err error) {
 	}
 	seg := st.segs[ref.Slot()]
 	if !s.held.lend(seg) {
-		return e, errRevoked
+		_, err := s.state()
+		return e, err
 	}
 	betweenSteps()
 	r, err := seg.Peek(ref.Offset())
