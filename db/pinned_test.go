@@ -420,3 +420,25 @@ func TestReclaimByItself(t *testing.T) {
 	}
 	t.Errorf("the timer goes on: %+v", db.Stats().Pinned)
 }
+
+// A large value that a snapshot had to let go while it was being read is not
+// damaged. Method: the snapshot is made to expire in the middle of the call.
+func TestSnapshotExpiresDuringRead(t *testing.T) {
+	db := openImpatient(t, t.TempDir(), Options{MaxPinned: -1})
+	mustPut(t, db, "large", string(randomBytes(1<<20)))
+	s, err := db.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	mustPut(t, db, "large", "new")
+	compactAll(t, db)
+	err = s.read([]byte("large"), func(seg *segment.Segment, off int64) error {
+		reclaimUntil(t, db, "the segment lets go", func(Pinned) bool { return len(seg.Blobs()) == 0 })
+		_, err := db.appendVerified(nil, seg, off)
+		return err
+	})
+	if !errors.Is(err, ErrSnapshotExpired) || isDamage(err) {
+		t.Errorf("reading it: %v", err)
+	}
+}

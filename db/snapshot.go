@@ -120,7 +120,7 @@ func (s *Snapshot) read(key []byte, use func(*segment.Segment, int64) error) (er
 	seg := st.segs[ref.Slot()]
 	runtime.KeepAlive(st)
 	betweenSteps()
-	err = s.db.goneFrom(seg, ref.Offset(), use(seg, ref.Offset()))
+	err = s.goneFrom(seg, ref.Offset(), use(seg, ref.Offset()))
 	runtime.KeepAlive(seg)
 	return err
 }
@@ -140,12 +140,16 @@ func (s *Snapshot) state() (*state, error) {
 
 // goneFrom names the error of a large value whose file, which the record at off
 // names, is missing. The snapshot of a follower can't keep what a writer in
-// another process removes; any other keeps it, and so has lost it.
-func (db *DB) goneFrom(seg *segment.Segment, off int64, err error) error {
-	switch {
-	case !isNotExist(err):
+// another process removes; any other keeps it unless it had to let go meanwhile,
+// and so has lost it.
+func (s *Snapshot) goneFrom(seg *segment.Segment, off int64, err error) error {
+	if !isNotExist(err) {
 		return err
-	case db.opts.ReadOnly:
+	}
+	if _, err := s.state(); err != nil {
+		return err
+	}
+	if s.db.opts.ReadOnly {
 		return fmt.Errorf("%w: %v", ErrSnapshotExpired, err)
 	}
 	return seg.Damage(off, err.Error())
@@ -302,7 +306,7 @@ func (e *Entry) Bytes() (value []byte, err error) {
 	}
 	p, value, err := e.snapshot.db.verifiedAt(e.seg, e.record.Offset)
 	if err != nil {
-		return nil, e.snapshot.db.goneFrom(e.seg, e.record.Offset, err)
+		return nil, e.snapshot.goneFrom(e.seg, e.record.Offset, err)
 	}
 	if e.record.Kind == segment.KindBlobRef {
 		e.snapshot.held.keep(p)
