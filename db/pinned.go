@@ -292,7 +292,7 @@ func (db *DB) revokeOldest() bool {
 			db.pinned.mu.Lock()
 			defer db.pinned.mu.Unlock()
 			db.pinned.revoked++
-			db.pinned.every = 0 // the next collection will be of use
+			db.pinned.last = time.Time{} // the next collection will be of use
 			return true
 		}
 	}

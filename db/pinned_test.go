@@ -442,3 +442,28 @@ func TestSnapshotExpiresDuringRead(t *testing.T) {
 		t.Errorf("reading it: %v", err)
 	}
 }
+
+// Collections that are of no use become rare, also after a snapshot was made to
+// expire: only the next one is due at once. The snapshot gave out a slice, so
+// that no collection helps.
+func TestCollectionsBecomeRare(t *testing.T) {
+	forced := 0
+	db := openImpatient(t, t.TempDir(), Options{MaxPinned: -1, Collect: func() { forced++; runtime.GC() }})
+	mustPut(t, db, "k", "old")
+	s, err := db.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for range s.All() {
+	}
+	mustPut(t, db, "k", "new")
+	compactAll(t, db)
+	db.pinned.every = collectSeldom
+	for range 20 {
+		db.reclaim()
+	}
+	if p := db.Stats().Pinned; p.Revoked != 1 || forced != 2 {
+		t.Errorf("%d collections forced, %+v", forced, p)
+	}
+}
