@@ -188,6 +188,17 @@ func (db *DB) collect(freed func() bool) bool {
 	return true
 }
 
+// closeHandle takes a handle off the list. If puts are refused what it held is
+// to be found gone at once.
+func (db *DB) closeHandle(n *handle) {
+	db.handles.close(n)
+	db.pinned.mu.Lock()
+	defer db.pinned.mu.Unlock()
+	if db.pinned.stuck {
+		db.pinned.last = time.Time{}
+	}
+}
+
 // due reports whether a collection may be forced, and takes it for done.
 func (p *pinned) due() bool {
 	p.mu.Lock()

@@ -467,3 +467,20 @@ func TestCollectionsBecomeRare(t *testing.T) {
 		t.Errorf("%d collections forced, %+v", forced, p)
 	}
 }
+
+// When puts are refused and collections have become rare, a holder that lets go
+// is noticed the next time that removed files are looked after.
+func TestPutsGoOnAfterClose(t *testing.T) {
+	db := openImpatient(t, t.TempDir(), Options{MaxPinned: -1})
+	mustPut(t, db, "k", "old")
+	v := mustValue(t, db, "k")
+	mustPut(t, db, "k", "new")
+	compactAll(t, db)
+	reclaimUntil(t, db, "puts are refused", func(Pinned) bool { return db.pinnedError() != nil })
+	db.pinned.every = collectSeldom
+	v.Close()
+	db.reclaim()
+	if err := db.pinnedError(); err != nil {
+		t.Error(err)
+	}
+}

@@ -60,7 +60,7 @@ func (s *Snapshot) take() (err error) {
 
 // Close ends the use of the snapshot. A second Close does nothing.
 func (s *Snapshot) Close() error {
-	s.db.handles.close(s.handle)
+	s.db.closeHandle(s.handle)
 	runtime.KeepAlive(s)
 	return nil
 }

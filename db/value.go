@@ -238,7 +238,7 @@ func (v *Value) Seek(offset int64, whence int) (int64, error) {
 
 // Close ends the use of the value. A second Close does nothing.
 func (v *Value) Close() error {
-	v.db.handles.close(v.handle)
+	v.db.closeHandle(v.handle)
 	runtime.KeepAlive(v)
 	return nil
 }
