@@ -218,10 +218,12 @@ func (db *DB) moveOld(st *state, limit int64) bool {
 	all, patience := db.pinned.held(), db.patience()
 	old := slices.DeleteFunc(slices.Clone(all), func(r *retired) bool { return time.Since(r.since) < patience })
 	for _, r := range old {
+		db.letGo(r, st)
+	}
+	for _, r := range old {
 		if disk, _ := db.pinned.usage(all, st); disk <= limit {
 			return true
 		}
-		db.letGo(r, st)
 		n := r.onDisk(st, db.pinned.isMoved(r))
 		_, memory := db.pinned.usage(all, st)
 		if n == 0 || r.failed || memory+n > db.opts.MaxPinned {

@@ -484,3 +484,46 @@ func TestPutsGoOnAfterClose(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A large value in memory goes when nobody reads it any more, though somebody
+// reads a small one in the same segment.
+func TestMovedBlobIsLetGo(t *testing.T) {
+	db := openImpatient(t, t.TempDir(), Options{})
+	large := randomBytes(1<<20 + 5)
+	mustPut(t, db, "small", "value")
+	mustPut(t, db, "large", string(large))
+	v, b := mustValue(t, db, "small"), mustValue(t, db, "large")
+	s, err := db.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Delete([]byte("large"), nil); err != nil {
+		t.Fatal(err)
+	}
+	compactAll(t, db)
+	moved := func(s Pinned) bool { return s.Bytes == 0 && s.Moved > int64(len(large)) }
+	reclaimUntil(t, db, "all is in memory", moved)
+	b.Close()
+	for range 3 {
+		reclaimUntil(t, db, "the snapshot may be asked for it", moved)
+	}
+	if got, err := s.Get(nil, []byte("large")); err != nil || !bytes.Equal(got, large) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	again, err := s.Value([]byte("large"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	slice := mustBytes(t, again, large)
+	s.Close()
+	for range 3 {
+		reclaimUntil(t, db, "it is in use", moved)
+	}
+	if !bytes.Equal(slice, large) {
+		t.Error("the slice has changed")
+	}
+	again.Close()
+	reclaimUntil(t, db, "the large value is gone", func(s Pinned) bool { return s.Moved > 0 && s.Moved < int64(len(large)) })
+	mustBytes(t, v, []byte("value"))
+	v.Close()
+}
