@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -139,7 +141,8 @@ func TestPageLostUnderHandle(t *testing.T) {
 	if err := os.Truncate(path, 0); err != nil {
 		t.Fatal(err)
 	}
-	_, err = metadataOf(v.seg, &segment.Record{Meta: v.record.Key}) // a slice of the first page
+	src := v.held.source.Load()
+	_, err = metadataOf(src.seg, &segment.Record{Meta: src.record.Key}) // a slice of the first page
 	if err == nil {
 		t.Error("Metadata of a page that is lost")
 	}
@@ -275,4 +278,48 @@ func TestPageLostUnderLent(t *testing.T) {
 	if debug.SetPanicOnFault(false) {
 		t.Error("the guard is left on")
 	}
+}
+
+// What can't be moved to memory, because the disk does not give it, keeps
+// nothing else from it, and is moved as soon as the disk does. Method: the file
+// of the large value whose turn comes first is cut off for a while.
+func TestMoveFailsForAWhile(t *testing.T) {
+	db := openImpatient(t, t.TempDir(), Options{})
+	values := make(map[string]*Value)
+	large := randomBytes(1<<20 + 5)
+	for i := range 3 {
+		mustPut(t, db, fmt.Sprint(i), string(large))
+		v := mustValue(t, db, fmt.Sprint(i))
+		defer v.Close()
+		values[v.Extents()[0].File.Name()] = v
+	}
+	seg := db.writer.active.Segment()
+	name := seg.Blobs()[0].ID().BlobName()
+	path := filepath.Join(db.fs.Path(), name)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		if err := db.Delete([]byte(fmt.Sprint(i)), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	compactAll(t, db)
+	if err := os.Truncate(path, 4096); err != nil {
+		t.Fatal(err)
+	}
+	db.reclaim()
+	if p := db.Stats().Pinned; p.Bytes != 1<<20+5 || p.Moved < 2<<20 {
+		t.Errorf("with one that can't be read: %+v", p)
+	}
+	if err := os.WriteFile(path, whole, 0); err != nil {
+		t.Fatal(err)
+	}
+	db.reclaim()
+	if p := db.Stats().Pinned; p.Bytes != 0 || p.Moved < 3<<20 {
+		t.Errorf("with all of them: %+v", p)
+	}
+	mustBytes(t, values[name], large)
+	runtime.KeepAlive(seg)
 }

@@ -51,6 +51,8 @@ type handle struct {
 type holder interface {
 	// holds reports whether a segment is among it.
 	holds(*segment.Segment) bool
+	// letGo ends that: a closed handle that is still reachable holds nothing.
+	letGo()
 }
 
 type handles struct {
@@ -81,8 +83,9 @@ func (h *handles) close(n *handle) {
 		return
 	}
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	delete(h.open, n)
+	h.mu.Unlock()
+	n.holds.letGo()
 }
 
 // all returns the open handles, oldest first.

@@ -15,11 +15,11 @@ var errRevoked = fmt.Errorf("%w: too much of what it holds was removed since", E
 // snapshotHold is what a snapshot reads from, and what the slices that it gave
 // out lie in.
 type snapshotHold struct {
-	state atomic.Pointer[state] // nil once revoked
+	state atomic.Pointer[state] // nil once revoked or closed
 	lent  []atomic.Bool         // by slot: an iteration gave out slices of the segment
 
 	mu    sync.Mutex
-	blobs map[string]segment.Payload // that gave out slices, by file name
+	blobs map[string]segment.Payload // that gave out slices, by file name; nil once closed
 	kept  []*segment.Segment         // of a revoked snapshot: those lent
 }
 
@@ -39,11 +39,11 @@ func (h *snapshotHold) lend(seg *segment.Segment) bool {
 	return h.state.Load() != nil
 }
 
-// keep holds a blob.
+// keep holds a blob until letGo.
 func (h *snapshotHold) keep(p segment.Payload) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if _, ok := h.blobs[p.File.Name()]; !ok {
+	if _, ok := h.blobs[p.File.Name()]; !ok && h.blobs != nil {
 		h.blobs[p.File.Name()] = p
 	}
 }
@@ -63,6 +63,14 @@ func (h *snapshotHold) revoke() bool {
 		}
 	}
 	return true
+}
+
+// letGo lets go of everything.
+func (h *snapshotHold) letGo() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.state.Store(nil)
+	h.kept, h.blobs = nil, nil
 }
 
 // reads reports whether the snapshot may still be asked for what is in a segment.

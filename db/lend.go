@@ -115,8 +115,5 @@ func (v *Lent) Metadata() (m Metadata, err error) {
 // Keep returns a handle to the value, which the store lists and which may
 // outlive the call. It must be closed.
 func (v *Lent) Keep() *Value {
-	kept := &Value{db: v.db, seg: v.hit.Segment, record: v.record, payload: v.payload, hit: v.hit}
-	kept.verified.Store(v.verified)
-	kept.register()
-	return kept
+	return v.db.handleOf(&valueSource{seg: v.hit.Segment, record: v.record, payload: v.payload, hit: v.hit}, v.verified)
 }

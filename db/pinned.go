@@ -57,8 +57,8 @@ type retired struct {
 	segment weak.Pointer[segment.Segment]
 	since   time.Time
 	size    int64
-	moved   bool // to memory
-	failed  bool // can't be moved; only reclaim looks at it
+	moved   bool      // to memory
+	failed  time.Time // when not all of it could be moved; only reclaim looks at it
 }
 
 func (p *pinned) begin() { p.floor, p.patience, p.every = pinnedFloor, pinnedPatience, collectEvery }
@@ -188,6 +188,17 @@ func (db *DB) collect(freed func() bool) bool {
 	return true
 }
 
+// closeHandle takes a handle off the list. If puts are refused what it held is
+// to be found gone at once.
+func (db *DB) closeHandle(n *handle) {
+	db.handles.close(n)
+	db.pinned.mu.Lock()
+	defer db.pinned.mu.Unlock()
+	if db.pinned.stuck {
+		db.pinned.last = time.Time{}
+	}
+}
+
 // due reports whether a collection may be forced, and takes it for done.
 func (p *pinned) due() bool {
 	p.mu.Lock()
@@ -207,16 +218,20 @@ func (db *DB) moveOld(st *state, limit int64) bool {
 	all, patience := db.pinned.held(), db.patience()
 	old := slices.DeleteFunc(slices.Clone(all), func(r *retired) bool { return time.Since(r.since) < patience })
 	for _, r := range old {
+		db.letGo(r, st)
+	}
+	for _, r := range old {
 		if disk, _ := db.pinned.usage(all, st); disk <= limit {
 			return true
 		}
-		db.letGo(r, st)
 		n := r.onDisk(st, db.pinned.isMoved(r))
 		_, memory := db.pinned.usage(all, st)
-		if n == 0 || r.failed || memory+n > db.opts.MaxPinned {
+		if n == 0 || time.Since(r.failed) < patience || memory+n > db.opts.MaxPinned {
 			continue // a smaller one may fit
 		}
-		r.failed = db.move(r, st) != nil
+		if db.move(r, st) != nil {
+			r.failed = time.Now()
+		}
 	}
 	disk, _ := db.pinned.usage(all, st)
 	left, _ := db.pinned.usage(old, st)
@@ -250,24 +265,33 @@ func (db *DB) letGo(r *retired, st *state) {
 	}
 }
 
-// move moves a segment and its blobs to memory and has their files go.
+// move moves a segment and its blobs to memory and has their files go. What
+// can't be moved does not keep the others.
 func (db *DB) move(r *retired, st *state) error {
 	seg := r.segment.Value()
 	if seg == nil {
 		return nil
 	}
-	if err := seg.Migrate(); err != nil {
+	err := seg.Migrate()
+	if err == nil {
+		db.pinned.mu.Lock()
+		r.moved = true
+		db.pinned.mu.Unlock()
+	}
+	for _, b := range r.blobs(st) {
+		err = errors.Join(err, db.moveBlob(b))
+	}
+	return err
+}
+
+func (db *DB) moveBlob(b *segment.Blob) error {
+	if b.Moved() > 0 {
+		return nil
+	}
+	if err := b.Migrate(); err != nil {
 		return err
 	}
-	db.pinned.mu.Lock()
-	r.moved = true
-	db.pinned.mu.Unlock()
-	for _, b := range r.blobs(st) {
-		if err := b.Migrate(); err != nil {
-			return err
-		}
-		db.blobs.remove(b.ID())
-	}
+	db.blobs.remove(b.ID())
 	return nil
 }
 
@@ -292,7 +316,7 @@ func (db *DB) revokeOldest() bool {
 			db.pinned.mu.Lock()
 			defer db.pinned.mu.Unlock()
 			db.pinned.revoked++
-			db.pinned.every = 0 // the next collection will be of use
+			db.pinned.last = time.Time{} // the next collection will be of use
 			return true
 		}
 	}

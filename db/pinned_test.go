@@ -131,8 +131,10 @@ func TestPinnedIsMoved(t *testing.T) {
 	v.Close()
 	blob.Close()
 	snap.Close()
-	v, blob, snap = nil, nil, nil // a closed handle still refers to what it held
 	reclaimUntil(t, db, "all is gone", func(s Pinned) bool { return s == Pinned{Collections: s.Collections} })
+	for _, closed := range []any{v, blob, snap} {
+		runtime.KeepAlive(closed)
+	}
 }
 
 // A large value that nobody reads does not stay because somebody reads a small
@@ -308,7 +310,7 @@ func TestBlobWithoutMapping(t *testing.T) {
 		mustPut(t, db, "small", string(want[:testBlobSize]))
 		checkValue(t, db, "small", want[:testBlobSize])
 		v := mustValue(t, db, "k")
-		if v.payload.Mapped() {
+		if v.held.source.Load().payload.Mapped() {
 			t.Fatal("the value is mapped")
 		}
 		mustBytes(t, v, want)
@@ -417,4 +419,111 @@ func TestReclaimByItself(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	t.Errorf("the timer goes on: %+v", db.Stats().Pinned)
+}
+
+// A large value that a snapshot had to let go while it was being read is not
+// damaged. Method: the snapshot is made to expire in the middle of the call.
+func TestSnapshotExpiresDuringRead(t *testing.T) {
+	db := openImpatient(t, t.TempDir(), Options{MaxPinned: -1})
+	mustPut(t, db, "large", string(randomBytes(1<<20)))
+	s, err := db.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	mustPut(t, db, "large", "new")
+	compactAll(t, db)
+	err = s.read([]byte("large"), func(seg *segment.Segment, off int64) error {
+		reclaimUntil(t, db, "the segment lets go", func(Pinned) bool { return len(seg.Blobs()) == 0 })
+		_, err := db.appendVerified(nil, seg, off)
+		return err
+	})
+	if !errors.Is(err, ErrSnapshotExpired) || isDamage(err) {
+		t.Errorf("reading it: %v", err)
+	}
+}
+
+// Collections that are of no use become rare, also after a snapshot was made to
+// expire: only the next one is due at once. The snapshot gave out a slice, so
+// that no collection helps.
+func TestCollectionsBecomeRare(t *testing.T) {
+	forced := 0
+	db := openImpatient(t, t.TempDir(), Options{MaxPinned: -1, Collect: func() { forced++; runtime.GC() }})
+	mustPut(t, db, "k", "old")
+	s, err := db.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for range s.All() {
+	}
+	mustPut(t, db, "k", "new")
+	compactAll(t, db)
+	db.pinned.every = collectSeldom
+	for range 20 {
+		db.reclaim()
+	}
+	if p := db.Stats().Pinned; p.Revoked != 1 || forced != 2 {
+		t.Errorf("%d collections forced, %+v", forced, p)
+	}
+}
+
+// When puts are refused and collections have become rare, a holder that lets go
+// is noticed the next time that removed files are looked after.
+func TestPutsGoOnAfterClose(t *testing.T) {
+	db := openImpatient(t, t.TempDir(), Options{MaxPinned: -1})
+	mustPut(t, db, "k", "old")
+	v := mustValue(t, db, "k")
+	mustPut(t, db, "k", "new")
+	compactAll(t, db)
+	reclaimUntil(t, db, "puts are refused", func(Pinned) bool { return db.pinnedError() != nil })
+	db.pinned.every = collectSeldom
+	v.Close()
+	db.reclaim()
+	if err := db.pinnedError(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A large value in memory goes when nobody reads it any more, though somebody
+// reads a small one in the same segment.
+func TestMovedBlobIsLetGo(t *testing.T) {
+	db := openImpatient(t, t.TempDir(), Options{})
+	large := randomBytes(1<<20 + 5)
+	mustPut(t, db, "small", "value")
+	mustPut(t, db, "large", string(large))
+	v, b := mustValue(t, db, "small"), mustValue(t, db, "large")
+	s, err := db.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Delete([]byte("large"), nil); err != nil {
+		t.Fatal(err)
+	}
+	compactAll(t, db)
+	moved := func(s Pinned) bool { return s.Bytes == 0 && s.Moved > int64(len(large)) }
+	reclaimUntil(t, db, "all is in memory", moved)
+	b.Close()
+	for range 3 {
+		reclaimUntil(t, db, "the snapshot may be asked for it", moved)
+	}
+	if got, err := s.Get(nil, []byte("large")); err != nil || !bytes.Equal(got, large) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	again, err := s.Value([]byte("large"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	slice := mustBytes(t, again, large)
+	s.Close()
+	for range 3 {
+		reclaimUntil(t, db, "it is in use", moved)
+	}
+	if !bytes.Equal(slice, large) {
+		t.Error("the slice has changed")
+	}
+	again.Close()
+	reclaimUntil(t, db, "the large value is gone", func(s Pinned) bool { return s.Moved > 0 && s.Moved < int64(len(large)) })
+	mustBytes(t, v, []byte("value"))
+	v.Close()
 }

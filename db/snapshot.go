@@ -60,7 +60,7 @@ func (s *Snapshot) take() (err error) {
 
 // Close ends the use of the snapshot. A second Close does nothing.
 func (s *Snapshot) Close() error {
-	s.db.handles.close(s.handle)
+	s.db.closeHandle(s.handle)
 	runtime.KeepAlive(s)
 	return nil
 }
@@ -96,7 +96,7 @@ func (s *Snapshot) View(key []byte, fn func(value []byte) error) error {
 // Value is DB.Value as of the snapshot. The Value may outlive the snapshot.
 func (s *Snapshot) Value(key []byte) (v *Value, err error) {
 	err = s.read(key, func(seg *segment.Segment, off int64) (err error) {
-		v, err = s.db.newValue(seg, off)
+		v, err = s.db.newValue(seg, off, index.Hit{})
 		return err
 	})
 	return v, withKey("value", key, err)
@@ -120,7 +120,7 @@ func (s *Snapshot) read(key []byte, use func(*segment.Segment, int64) error) (er
 	seg := st.segs[ref.Slot()]
 	runtime.KeepAlive(st)
 	betweenSteps()
-	err = s.db.goneFrom(seg, ref.Offset(), use(seg, ref.Offset()))
+	err = s.goneFrom(seg, ref.Offset(), use(seg, ref.Offset()))
 	runtime.KeepAlive(seg)
 	return err
 }
@@ -128,23 +128,28 @@ func (s *Snapshot) read(key []byte, use func(*segment.Segment, int64) error) (er
 // state is what the snapshot reads from. Whoever looks at the tree or at records
 // keeps it alive meanwhile.
 func (s *Snapshot) state() (*state, error) {
-	if s.handle.closed.Load() {
+	st := s.held.state.Load()
+	switch {
+	case s.handle.closed.Load():
 		return nil, fmt.Errorf("snapshot: %w", ErrClosed)
+	case st == nil:
+		return nil, errRevoked
 	}
-	if st := s.held.state.Load(); st != nil {
-		return st, nil
-	}
-	return nil, errRevoked
+	return st, nil
 }
 
 // goneFrom names the error of a large value whose file, which the record at off
 // names, is missing. The snapshot of a follower can't keep what a writer in
-// another process removes; any other keeps it, and so has lost it.
-func (db *DB) goneFrom(seg *segment.Segment, off int64, err error) error {
-	switch {
-	case !isNotExist(err):
+// another process removes; any other keeps it unless it had to let go meanwhile,
+// and so has lost it.
+func (s *Snapshot) goneFrom(seg *segment.Segment, off int64, err error) error {
+	if !isNotExist(err) {
 		return err
-	case db.opts.ReadOnly:
+	}
+	if _, err := s.state(); err != nil {
+		return err
+	}
+	if s.db.opts.ReadOnly {
 		return fmt.Errorf("%w: %v", ErrSnapshotExpired, err)
 	}
 	return seg.Damage(off, err.Error())
@@ -235,7 +240,8 @@ func (s *Snapshot) readEntry(ref segment.Ref) (e Entry, err error) {
 	}
 	seg := st.segs[ref.Slot()]
 	if !s.held.lend(seg) {
-		return e, errRevoked
+		_, err := s.state()
+		return e, err
 	}
 	betweenSteps()
 	r, err := seg.Peek(ref.Offset())
@@ -300,7 +306,7 @@ func (e *Entry) Bytes() (value []byte, err error) {
 	}
 	p, value, err := e.snapshot.db.verifiedAt(e.seg, e.record.Offset)
 	if err != nil {
-		return nil, e.snapshot.db.goneFrom(e.seg, e.record.Offset, err)
+		return nil, e.snapshot.goneFrom(e.seg, e.record.Offset, err)
 	}
 	if e.record.Kind == segment.KindBlobRef {
 		e.snapshot.held.keep(p)

@@ -23,11 +23,10 @@ import (
 // mapped and is reported in Stats.
 type Value struct {
 	db       *DB
-	seg      *segment.Segment
-	record   segment.Record // verified but for the value
-	payload  segment.Payload
-	hit      index.Hit   // if it came through the index, to remember
-	verified atomic.Bool // that the value was verified; never of a chunked one, whose chunks are
+	held     *valueHold
+	size     int64
+	version  Version
+	verified atomic.Bool // never of a chunked value, whose chunks are
 	handle   *handle
 	pos      int64 // of Read, Seek and WriteTo
 }
@@ -35,17 +34,15 @@ type Value struct {
 // Value returns a handle to the value of a key. It must be closed.
 func (db *DB) Value(key []byte) (v *Value, err error) {
 	err = db.retry(key, func(hit index.Hit) (err error) {
-		v, err = db.newValue(hit.Segment, hit.Offset)
-		if err == nil {
-			v.hit = hit
-			v.verified.Store(hit.Verified() && !v.payload.Chunked())
-		}
+		v, err = db.newValue(hit.Segment, hit.Offset, hit)
 		return err
 	})
 	return v, withKey("value", key, err)
 }
 
-func (db *DB) newValue(seg *segment.Segment, off int64) (*Value, error) {
+// newValue makes a Value of the record at off. hit is how it was found, if it
+// came through the index.
+func (db *DB) newValue(seg *segment.Segment, off int64, hit index.Hit) (*Value, error) {
 	r, err := seg.Read(off)
 	if err != nil {
 		return nil, err
@@ -54,24 +51,39 @@ func (db *DB) newValue(seg *segment.Segment, off int64) (*Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &Value{db: db, seg: seg, record: r, payload: p}
-	v.register()
-	return v, nil
+	return db.handleOf(&valueSource{seg: seg, record: r, payload: p, hit: hit}, hit.Verified() && !p.Chunked()), nil
 }
 
-// register makes the store know of a handle, with the key as it is in the record.
-func (v *Value) register() {
-	v.handle = v.db.handles.add(kindValue, v.record.Key, valueHold{v.seg, v.payload})
+// handleOf returns a registered handle. verified says that the whole value was.
+func (db *DB) handleOf(src *valueSource, verified bool) *Value {
+	v := &Value{db: db, held: new(valueHold), size: src.payload.Size, version: versionOf(&src.record)}
+	v.held.source.Store(src)
+	v.verified.Store(verified)
+	v.handle = db.handles.add(kindValue, src.record.Key, v.held)
 	watch(v, v.handle)
+	return v
+}
+
+// valueSource is what a Value reads from. Whoever uses it keeps it alive
+// meanwhile, for Close may drop it.
+type valueSource struct {
+	seg     *segment.Segment
+	record  segment.Record // verified but for the value
+	payload segment.Payload
+	hit     index.Hit // to remember that the value was verified; without a Segment if there was none
 }
 
 // valueHold is what the slices of a Value lie in.
 type valueHold struct {
-	seg     *segment.Segment
-	payload segment.Payload
+	source atomic.Pointer[valueSource] // nil once closed
 }
 
-func (h valueHold) holds(seg *segment.Segment) bool { return h.seg == seg }
+func (h *valueHold) holds(seg *segment.Segment) bool {
+	src := h.source.Load()
+	return src != nil && src.seg == seg
+}
+
+func (h *valueHold) letGo() { h.source.Store(nil) }
 
 // Bytes is the whole value, as of Range. It must not be written to.
 func (v *Value) Bytes() ([]byte, error) { return v.Range(0, v.Size()) }
@@ -84,39 +96,44 @@ func (v *Value) Bytes() ([]byte, error) { return v.Range(0, v.Size()) }
 // many mappings. Range is then a copy, made with system calls. ReadAt, Read and
 // WriteTo do without.
 func (v *Value) Range(off, n int64) ([]byte, error) {
-	if err := v.check(off, n); err != nil {
+	src, err := v.check(off, n)
+	if err != nil {
 		return nil, err
 	}
-	b, err := v.payload.Slice(off, n)
+	b, err := src.payload.Slice(off, n)
+	runtime.KeepAlive(src)
 	return b, v.failed(err)
 }
 
 // check makes sure that a range can be used, and verifies it.
-func (v *Value) check(off, n int64) error {
+func (v *Value) check(off, n int64) (*valueSource, error) {
 	if off < 0 || n < 0 || off > v.Size()-n {
-		return fmt.Errorf("value %q: range %d+%d lies outside its %d bytes", v.handle.key, off, n, v.Size())
+		return nil, fmt.Errorf("value %q: range %d+%d lies outside its %d bytes", v.handle.key, off, n, v.Size())
 	}
-	if v.handle.closed.Load() {
-		return v.failed(ErrClosed)
+	src := v.held.source.Load()
+	if src == nil {
+		return nil, v.failed(ErrClosed)
 	}
-	return v.failed(v.verify(off, n))
+	return src, v.failed(v.verify(src, off, n))
 }
 
 func (v *Value) failed(err error) error { return withKey("value", []byte(v.handle.key), err) }
 
-func (v *Value) verify(off, n int64) (err error) {
+func (v *Value) verify(src *valueSource, off, n int64) (err error) {
 	defer vfs.EndGuard(vfs.BeginGuard(), &err)
 	first := v.db.opts.Verify == VerifyFirst
 	if v.db.opts.Verify == VerifyNever || first && v.verified.Load() {
 		return nil
 	}
-	if err := v.payload.Verify(off, n, first); err != nil {
+	err = src.payload.Verify(off, n, first)
+	runtime.KeepAlive(src)
+	if err != nil {
 		return err
 	}
-	if !v.payload.Chunked() {
+	if !src.payload.Chunked() {
 		v.verified.Store(true)
-		if v.hit.Segment != nil {
-			v.hit.MarkVerified(v.record.End)
+		if src.hit.Segment != nil {
+			src.hit.MarkVerified(src.record.End)
 		}
 	}
 	return nil
@@ -127,26 +144,39 @@ func (v *Value) verify(off, n int64) (err error) {
 // store has moved the value to memory to get rid of a file that was removed long
 // ago: then its OS method returns nil and its ReadAt fails with fs.ErrClosed.
 func (v *Value) Extent(off, n int64) (segment.Extent, error) {
-	if err := v.check(off, n); err != nil {
+	src, err := v.check(off, n)
+	if err != nil {
 		return segment.Extent{}, err
 	}
-	return segment.Extent{File: v.payload.File, Offset: v.payload.Offset + off, Length: n}, nil
+	return segment.Extent{File: src.payload.File, Offset: src.payload.Offset + off, Length: n}, nil
 }
 
 // Extents is where the value lies on disk, not verified. The files may be used
-// like that of Extent.
+// like that of Extent. After Close there are none.
 func (v *Value) Extents() []segment.Extent {
-	return []segment.Extent{{File: v.payload.File, Offset: v.payload.Offset, Length: v.Size()}}
+	src := v.held.source.Load()
+	if src == nil {
+		return nil
+	}
+	return []segment.Extent{{File: src.payload.File, Offset: src.payload.Offset, Length: v.Size()}}
 }
 
 // Size of the value in bytes.
-func (v *Value) Size() int64 { return v.payload.Size }
+func (v *Value) Size() int64 { return v.size }
 
 // Version tells this value from others of the same key.
-func (v *Value) Version() Version { return versionOf(&v.record) }
+func (v *Value) Version() Version { return v.version }
 
 // Metadata of the value.
-func (v *Value) Metadata() (Metadata, error) { return metadataOf(v.seg, &v.record) }
+func (v *Value) Metadata() (Metadata, error) {
+	src := v.held.source.Load()
+	if src == nil {
+		return Metadata{}, v.failed(ErrClosed)
+	}
+	m, err := metadataOf(src.seg, &src.record)
+	runtime.KeepAlive(src)
+	return m, err
+}
 
 // ModTime is the modification time in the metadata, or zero.
 func (v *Value) ModTime() time.Time {
@@ -163,10 +193,11 @@ func (v *Value) ReadAt(p []byte, off int64) (int, error) {
 		return 0, io.EOF
 	}
 	n := min(int64(len(p)), v.Size()-off)
-	if err := v.check(off, n); err != nil {
+	src, err := v.check(off, n)
+	if err != nil {
 		return 0, err
 	}
-	if err := v.copyTo(p[:n], off); err != nil {
+	if err := src.copyTo(p[:n], off); err != nil {
 		return 0, v.failed(err)
 	}
 	if n < int64(len(p)) {
@@ -175,9 +206,11 @@ func (v *Value) ReadAt(p []byte, off int64) (int, error) {
 	return int(n), nil
 }
 
-func (v *Value) copyTo(p []byte, off int64) (err error) {
+func (src *valueSource) copyTo(p []byte, off int64) (err error) {
 	defer vfs.EndGuard(vfs.BeginGuard(), &err)
-	return v.payload.ReadAt(p, off)
+	err = src.payload.ReadAt(p, off)
+	runtime.KeepAlive(src)
+	return err
 }
 
 // Read implements [io.Reader].
@@ -210,7 +243,7 @@ func (v *Value) Seek(offset int64, whence int) (int64, error) {
 
 // Close ends the use of the value. A second Close does nothing.
 func (v *Value) Close() error {
-	v.db.handles.close(v.handle)
+	v.db.closeHandle(v.handle)
 	runtime.KeepAlive(v)
 	return nil
 }

@@ -2,6 +2,7 @@ package db
 
 import (
 	"io"
+	"runtime"
 	"syscall"
 
 	"github.com/crowfly/crowfly/segment/vfs"
@@ -29,20 +30,24 @@ func (v *Value) sendStep(w io.Writer, n int64) (int64, error) {
 	if conn, ok := w.(syscall.Conn); ok {
 		raw, err := conn.SyscallConn()
 		if err == nil {
-			if err := v.check(v.pos, n); err != nil {
+			src, err := v.check(v.pos, n)
+			if err != nil {
 				return 0, err
 			}
-			sent, handled, err := vfs.Send(raw, v.payload.File, v.payload.Offset+v.pos, n)
+			sent, handled, err := vfs.Send(raw, src.payload.File, src.payload.Offset+v.pos, n)
+			runtime.KeepAlive(src)
 			if handled {
 				return sent, err
 			}
 		}
 	}
+	src := v.held.source.Load() // for as long as the writer has the slice
 	b, err := v.Range(v.pos, n)
 	if err != nil {
 		return 0, err
 	}
 	written, err := w.Write(b)
+	runtime.KeepAlive(src)
 	if written == 0 && err == nil {
 		err = io.ErrShortWrite
 	}

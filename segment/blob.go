@@ -36,7 +36,7 @@ type Blob struct {
 
 	// Guarded by the lock of the cache.
 	open  weak.Pointer[blobFile] // as long as anybody uses it
-	moved *blobFile              // once it is in memory only
+	moved *blobFile              // once it is in memory only; users have a copy, which is open
 }
 
 // NewBlob makes the Blob of an extent, which is the whole of it.
@@ -73,7 +73,7 @@ func (b *Blob) Payload() (Payload, error) {
 func (b *Blob) InUse() bool {
 	b.cache.mu.Lock()
 	defer b.cache.mu.Unlock()
-	return b.moved != nil || b.open.Value() != nil
+	return b.open.Value() != nil
 }
 
 // Moved is how many bytes of memory the blob takes after Migrate, or 0.
@@ -103,7 +103,8 @@ func (b *Blob) Migrate() error {
 	f.file.Drop()
 	b.cache.mu.Lock()
 	defer b.cache.mu.Unlock()
-	b.moved = f
+	b.moved = f.clone()
+	b.cache.forget(b.id)
 	return nil
 }
 
@@ -124,6 +125,12 @@ type blobFile struct {
 	path  string
 	m     *vfs.Mapping // nil if there was none left
 	table ChunkTable
+}
+
+// clone returns the same open blob for others to hold.
+func (f *blobFile) clone() *blobFile {
+	c := *f
+	return &c
 }
 
 // BlobCache bounds how many blobs are open that nobody uses. It is safe for
@@ -150,9 +157,6 @@ func NewBlobCache(fsys vfs.FS, most int) *BlobCache {
 func (c *BlobCache) open(b *Blob) (*blobFile, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if b.moved != nil {
-		return b.moved, nil
-	}
 	if e, ok := c.files[b.id]; ok {
 		c.order.MoveToFront(e)
 		return e.Value.(cached).file, nil
@@ -160,10 +164,13 @@ func (c *BlobCache) open(b *Blob) (*blobFile, error) {
 	f := b.open.Value()
 	if f == nil {
 		var err error
-		if f, err = openBlob(c.fs, b); err != nil {
+		if f, err = c.reopen(b); err != nil {
 			return nil, err
 		}
 		b.open = weak.Make(f)
+	}
+	if b.moved != nil {
+		return f, nil // nothing to save by caching it
 	}
 	c.files[b.id] = c.order.PushFront(cached{b.id, f})
 	if c.order.Len() > c.most {
@@ -172,10 +179,22 @@ func (c *BlobCache) open(b *Blob) (*blobFile, error) {
 	return f, nil
 }
 
+// reopen is open for a blob that nobody has open.
+func (c *BlobCache) reopen(b *Blob) (*blobFile, error) {
+	if b.moved != nil {
+		return b.moved.clone(), nil
+	}
+	return openBlob(c.fs, b)
+}
+
 // Forget drops a blob that is not needed any more.
 func (c *BlobCache) Forget(id ID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.forget(id)
+}
+
+func (c *BlobCache) forget(id ID) {
 	if e, ok := c.files[id]; ok {
 		c.drop(e)
 	}
