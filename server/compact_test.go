@@ -159,6 +159,7 @@ func beginCompact(t *testing.T, o *Options) *underWay {
 	}
 	u := &underWay{gate: &gate{FS: dir, waiting: make(chan struct{}, 10), pass: make(chan struct{})}}
 	u.store = openStoreIn(t, "", &db.Options{FS: u.gate, SegmentSize: 128 << 10})
+	u.store.PauseCompaction() // in the background, which would go on where a client has left off
 	waste(t, u.store, 100)
 	u.before = u.store.Stats().Compaction.Reclaimable
 	requests := make(chan context.Context, 10)
