@@ -64,7 +64,7 @@ func TestClosedValue(t *testing.T) {
 // each of their calls ends with the bytes or ErrClosed. Method: the segment is
 // dead and collections go on meanwhile.
 func TestCloseDuringUse(t *testing.T) {
-	const rounds, readers = 20, 3
+	const rounds, readers = 8, 3
 	db := openImpatient(t, t.TempDir(), Options{MaxPinned: -1})
 	for n := range rounds {
 		want := randomBytes(testBlobSize / 2 * (1 + n%4)) // in the segment or not

@@ -26,7 +26,7 @@ func TestHeldAcrossCompactions(t *testing.T) {
 		compactions = 100
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
-	db := openImpatient(t, "", Options{FS: newDisk(), MaxPinned: 256 << 10, Sync: SyncNever})
+	db := openImpatient(t, "", Options{FS: newDisk(), MaxPinned: 128 << 10, Sync: SyncNever})
 	value := func(key, n int) []byte {
 		size := 100
 		if key == 0 {

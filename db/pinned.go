@@ -3,6 +3,7 @@ package db
 import (
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -43,6 +44,8 @@ type pinned struct {
 	stuck   bool       // nothing more can be done
 	revoked uint64
 
+	released bool // blobs that are still on disk; only reclaim looks at it
+
 	floor    int64
 	patience time.Duration
 
@@ -67,6 +70,7 @@ func (p *pinned) begin() { p.floor, p.patience, p.every = pinnedFloor, pinnedPat
 func (p *pinned) add(st *state, ids []segment.ID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.prune()
 	for _, id := range ids {
 		if seg := st.find(id); seg != nil {
 			p.list = append(p.list, &retired{segment: weak.Make(seg), since: time.Now(), size: seg.Len()})
@@ -79,8 +83,13 @@ func (p *pinned) add(st *state, ids []segment.ID) {
 func (p *pinned) held() []*retired {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.list = slices.DeleteFunc(p.list, func(r *retired) bool { return r.segment.Value() == nil })
+	p.prune()
 	return slices.Clone(p.list)
+}
+
+// prune forgets those that are gone. The caller holds mu.
+func (p *pinned) prune() {
+	p.list = slices.DeleteFunc(p.list, func(r *retired) bool { return r.segment.Value() == nil })
 }
 
 // usage adds up what is pinned, on disk and in memory. A blob counts once.
@@ -145,13 +154,14 @@ func (db *DB) reclaim() {
 		return
 	}
 	limit := db.pinnedLimit(st)
-	pinned := func() int64 {
-		disk, memory := db.pinned.usage(db.pinned.held(), st)
-		return disk + memory
-	}
-	if before := pinned(); before > limit {
+	disk, memory := db.pinned.usage(db.pinned.held(), st)
+	if disk > limit || db.pinned.released { // what is in memory can wait for a collection that comes by itself
 		db.forgetBlobs(st)
-		db.collect(func() bool { return pinned() < before })
+		forced := db.collect(func() bool {
+			d, m := db.pinned.usage(db.pinned.held(), st)
+			return d+m < disk+memory
+		})
+		db.pinned.released = db.pinned.released && !forced
 	}
 	done := db.moveOld(st, limit)
 	if !done && db.revokeOldest() {
@@ -178,7 +188,7 @@ func (db *DB) collect(freed func() bool) bool {
 	if !db.pinned.due() {
 		return false
 	}
-	db.opts.Collect()
+	db.forceCollection()
 	useful := freed()
 	db.pinned.mu.Lock()
 	defer db.pinned.mu.Unlock()
@@ -186,6 +196,13 @@ func (db *DB) collect(freed func() bool) bool {
 		db.pinned.every = collectEvery
 	}
 	return true
+}
+
+// forceCollection calls what may be code of the user, for which a fault is none
+// of the store's even if the caller is guarded.
+func (db *DB) forceCollection() {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(false))
+	db.opts.Collect()
 }
 
 // closeHandle takes a handle off the list. If puts are refused what it held is
@@ -252,7 +269,8 @@ func (r *retired) onDisk(st *state, moved bool) (n int64) {
 }
 
 // letGo has a segment let go of the blobs that nobody has open and no snapshot
-// may still be asked for. Their files are then removed by their cleanups.
+// may still be asked for. Their files are removed by their cleanups, after the
+// next collection.
 func (db *DB) letGo(r *retired, st *state) {
 	seg := r.segment.Value()
 	if seg == nil || slices.ContainsFunc(db.handles.all(), func(n *handle) bool { return n.mayRead(seg) }) {
@@ -261,6 +279,7 @@ func (db *DB) letGo(r *retired, st *state) {
 	for _, b := range r.blobs(st) {
 		if !b.InUse() {
 			seg.Release(b)
+			db.pinned.released = db.pinned.released || b.Moved() == 0
 		}
 	}
 }

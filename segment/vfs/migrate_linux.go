@@ -16,7 +16,8 @@ const migrateStep = 4 << 20
 
 // moveToMemory makes a copy elsewhere and has the kernel move its pages over
 // the file's. If that fails half-way some addresses show the file and some the
-// copy, which is the same.
+// copy, which is the same; but the kernel may have removed the file's pages
+// already, and where it did reading faults from then on.
 func (m *Mapping) moveToMemory(n int64) error {
 	page := int64(os.Getpagesize())
 	end := (n + page - 1) &^ (page - 1)
@@ -26,8 +27,10 @@ func (m *Mapping) moveToMemory(n int64) error {
 	}
 	to := region{addr: uintptr(unsafe.Pointer(unsafe.SliceData(m.bytes))), size: len(m.bytes)}
 	for at := int64(0); at < end && err == nil; at += migrateStep {
-		err = movePages(from.part(at), to.part(at), min(migrateStep, end-at))
+		n := min(migrateStep, end-at)
+		err = movePages(from.part(at), to.part(at), n)
 		if err != nil { // what was moved away may belong to somebody else by now
+			occupy(region{addr: to.part(at).addr, size: int(n)})
 			_ = unix.MunmapPtr(from.part(at).pointer(), uintptr(from.part(at).size)) // only a range that is not there could fail
 		}
 	}
@@ -51,6 +54,16 @@ func (r region) part(at int64) region {
 func movePages(from, to region, n int64) error {
 	_, err := unix.MremapPtr(from.pointer(), uintptr(n), to.pointer(), uintptr(n), unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED)
 	return err
+}
+
+// occupy makes a range inaccessible if nothing is mapped in it, so that nothing
+// else can be. What is mapped stays.
+func occupy(r region) {
+	const flags = unix.MAP_PRIVATE | unix.MAP_ANON | unix.MAP_FIXED_NOREPLACE
+	p, err := unix.MmapPtr(-1, 0, r.pointer(), uintptr(r.size), unix.PROT_NONE, flags)
+	if err == nil && uintptr(p) != r.addr { // before Linux 4.17 the address is only a wish
+		_ = unix.MunmapPtr(p, uintptr(r.size))
+	}
 }
 
 // copyOut returns a read-only copy of the first n bytes in a range of size

@@ -209,3 +209,28 @@ func TestGuard(t *testing.T) {
 	EndGuard(false, new(error))
 	runtime.KeepAlive(m)
 }
+
+// TestOccupy: a range that lost its pages can't be mapped by anybody else, and
+// one that has them keeps them. Method: the middle one of three pages is unmapped.
+func TestOccupy(t *testing.T) {
+	page := os.Getpagesize()
+	p, err := unix.MmapPtr(-1, 0, nil, uintptr(3*page), unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANON)
+	check(t, err)
+	all := region{addr: uintptr(p), size: 3 * page}
+	defer func() { check(t, unix.MunmapPtr(all.pointer(), uintptr(all.size))) }()
+	hole := region{addr: all.addr + uintptr(page), size: page}
+	check(t, unix.MunmapPtr(hole.pointer(), uintptr(page)))
+	for _, at := range []region{hole, {addr: all.addr, size: page}} {
+		occupy(at)
+	}
+	const flags = unix.MAP_PRIVATE | unix.MAP_ANON | unix.MAP_FIXED_NOREPLACE
+	if _, err := unix.MmapPtr(-1, 0, hole.pointer(), uintptr(page), unix.PROT_READ, flags); err != unix.EEXIST {
+		t.Errorf("mapping something else there: %v", err)
+	}
+	if _, fault := touch((*byte)(hole.pointer())); fault != hole.addr {
+		t.Errorf("fault at %#x, want %#x", fault, hole.addr)
+	}
+	if b, fault := touch((*byte)(all.pointer())); b != 0 || fault != 0 {
+		t.Errorf("beside it: %x, fault at %#x", b, fault)
+	}
+}
