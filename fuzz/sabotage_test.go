@@ -143,8 +143,8 @@ var sabotages = []sabotage{
 	}, {
 		name: "compaction drops every tombstone",
 		file: "db/compact.go",
-		old:  "		return c.oldest < r.Seq\n",
-		new:  "		return false\n",
+		old:  "		return c.oldest < r.Seq, nil\n",
+		new:  "		return false, nil\n",
 	}, {
 		name: "the output of compaction is not synced",
 		file: "db/compact.go",
@@ -288,15 +288,15 @@ var sabotages = []sabotage{
 	}, {
 		name: "a large value that moved to memory is looked for on disk",
 		file: "segment/blob.go",
-		old:  "	b.moved = f\n",
+		old:  "	b.moved = f.clone()\n",
 		new:  "",
 		test: "TestPinnedIsMoved",
 		pkg:  "db",
 	}, {
 		name: "a Value that was dropped holds nothing",
 		file: "db/value.go",
-		old:  "valueHold{seg, p})",
-		new:  "valueHold{})",
+		old:  "db.handles.add(kindValue, src.record.Key, v.held)",
+		new:  "db.handles.add(kindValue, src.record.Key, new(valueHold))",
 		test: "TestHeldAcrossCompactions",
 		pkg:  "db",
 	}, {
@@ -447,9 +447,23 @@ var sabotages = []sabotage{
 		test: "TestCompactWithoutRoom",
 		pkg:  "db",
 	}, {
+		name: "a segment goes unread though tombstones in it are needed",
+		file: "db/compact.go",
+		old:  "	return db.index.Usage(seg.Slot()) == index.Usage{} && len(seg.Blobs()) == 0\n",
+		new:  "	return db.index.Usage(seg.Slot()).Records == index.Usage{}.Records\n",
+		test: "TestCompactionOrders|TestCompactUnread",
+		pkg:  "db",
+	}, {
+		name: "a record is dropped if nobody can tell whether it is needed",
+		file: "db/compact.go",
+		old:  "		if errors.Is(err, ErrNotFound) {\n			return false, nil\n",
+		new:  "		if err != nil {\n			return false, nil\n",
+		test: "TestCompactBesideDamage|TestDeletedBesideDamage",
+		pkg:  "db",
+	}, {
 		name: "a verified reference passes for a verified blob",
 		file: "db/value.go",
-		old:  "hit.Verified() && !v.payload.Chunked()",
+		old:  "hit.Verified() && !p.Chunked()",
 		new:  "hit.Verified()",
 		test: "TestDamageBits",
 	}, {
