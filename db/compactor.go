@@ -139,12 +139,19 @@ func (db *DB) compactTimer() {
 	}
 	if c.hinted = c.running == nil; c.hinted {
 		db.hintNext(missing)
+		if c.short {
+			db.scheduleCompaction(compactRetry) // file systems give space back when they like
+		}
 		return
 	}
 	before := c.running.read()
 	running := c.running
 	if err := db.goOn(db.compactStep()); err != nil {
-		db.scheduleCompaction(min(compactRetry<<min(c.failures, 10), compactRetryMax))
+		wait := min(compactRetry<<min(c.failures, 10), compactRetryMax)
+		if isNoSpace(err) {
+			wait = compactRetry
+		}
+		db.scheduleCompaction(wait)
 		return
 	}
 	db.scheduleCompaction(db.pace(running.read() - before))

@@ -129,8 +129,8 @@ func (db *DB) superseded(names []string) bool {
 }
 
 // followManifest applies what is new: first everything is read and verified,
-// then readers get the new segments, then the index entries, and at last the
-// segments that left the manifest go, with all entries that still name them.
+// then readers get the new segments, then the index entries, without those that
+// still name a segment that left the manifest, and at last these segments go.
 func (db *DB) followManifest(m *manifest, alive bool) error {
 	n := &news{db: db, m: m, alive: alive, applied: make(map[segment.ID]int64)}
 	if err := n.read(); err != nil {
@@ -143,7 +143,7 @@ func (db *DB) followManifest(m *manifest, alive bool) error {
 		db.follow.ended = err
 		return err
 	}
-	n.sweep()
+	n.drop()
 	db.follow.manifest, db.follow.applied = m, n.applied
 	return nil
 }
@@ -295,40 +295,47 @@ func (n *news) durableEnd(seg *segment.Segment, e *entry, from int64) (int64, er
 	return tail.Valid, nil
 }
 
-// publish lets readers see the news, all at once.
+// publish lets readers see the news, all at once. An entry that still names a
+// segment that left the manifest was deleted, and its tombstone compacted away,
+// since the last look.
 func (n *news) publish() error {
 	visible := max(n.visible, n.db.index.Visible())
 	for _, c := range n.changes {
 		visible = max(visible, c.Seq)
 	}
-	dead, err := n.db.index.Merge(n.changes, visible)
+	st := n.db.state.Load()
+	var gone func(slot int) bool
+	if left := n.left(st); len(left) > 0 {
+		gone = func(slot int) bool {
+			return slot < len(st.segs) && st.segs[slot] != nil && slices.Contains(left, st.segs[slot].ID())
+		}
+	}
+	dead, err := n.db.index.Merge(n.changes, visible, gone)
 	if err != nil {
 		return err
 	}
-	n.db.bury(n.db.state.Load(), dead)
+	n.db.bury(st, dead)
 	return nil
 }
 
-// sweep removes the segments that left the manifest. An entry that still names
-// one was deleted, and its tombstone compacted away, since the last look.
-func (n *news) sweep() {
-	st := n.db.state.Load()
-	var gone []segment.ID
+// left are the segments that left the manifest.
+func (n *news) left(st *state) (gone []segment.ID) {
 	for _, seg := range st.segs {
 		if seg != nil && n.m.entry(seg.ID()) == nil {
 			gone = append(gone, seg.ID())
 		}
 	}
-	if len(gone) == 0 {
-		return
+	return gone
+}
+
+// drop lets go of the segments that left the manifest. No entry names them.
+func (n *news) drop() {
+	if left := n.left(n.db.state.Load()); len(left) > 0 {
+		n.db.changeState(func(s *state) *state {
+			n.db.pinned.add(s, left)
+			return s.without(left)
+		})
 	}
-	n.db.index.Sweep(func(slot int) bool {
-		return slot < len(st.segs) && st.segs[slot] != nil && slices.Contains(gone, st.segs[slot].ID())
-	})
-	n.db.changeState(func(s *state) *state {
-		n.db.pinned.add(s, gone)
-		return s.without(gone)
-	})
 }
 
 func (db *DB) currentManifest() *manifest {

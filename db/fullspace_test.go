@@ -254,6 +254,9 @@ func TestPutsLeaveRoomForDeletes(t *testing.T) {
 // their tombstones take more room than there is to copy them.
 func TestFullDiskOfKeys(t *testing.T) {
 	const batch = 1000
+	if underRace {
+		t.Skip("takes minutes under the race detector, and has one goroutine")
+	}
 	s := newSmallStore(t)
 	key := func(i int) []byte { return fmt.Appendf(nil, "%040d", i) }
 	keys := 0

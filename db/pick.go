@@ -126,6 +126,7 @@ const (
 // store keeps to its space target and the disk is not nearly full. The caller
 // holds compactor.mu.
 func (db *DB) pick() *compaction {
+	db.compactor.short = false
 	s := db.measure()
 	floor := db.opts.SegmentSize / 8 // a store this small is not worth it
 	if s.total-s.live < floor+int64(startAt*(db.opts.SpaceTarget-1)*float64(s.live)) && !db.scarce() {

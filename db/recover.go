@@ -197,7 +197,7 @@ func (db *DB) loadSealed(m *manifest) error {
 		if err != nil {
 			return err
 		}
-		dead, err := db.index.Merge(changes, 0)
+		dead, err := db.index.Merge(changes, 0, nil)
 		if err != nil {
 			return err
 		}
@@ -285,7 +285,7 @@ func (db *DB) recoverTail(m *manifest, e *entry, names []string) error {
 		return err
 	}
 	db.noteSeq(tail.MaxSeq)
-	dead, err := db.index.Merge(changes, 0)
+	dead, err := db.index.Merge(changes, 0, nil)
 	if err != nil {
 		return err
 	}

@@ -460,7 +460,7 @@ func (s *store) compact(r *rand.Rand, live map[string]Change) {
 	s.index.Repoint(moves)
 	s.drop(s.segs[victim])
 	collect()
-	if s.index.Sweep(func(slot int) bool { return slot == victim }) != 0 {
+	if s.sweep(func(slot int) bool { return slot == victim }) != 0 {
 		s.t.Error("words are left behind after Repoint")
 	}
 	s.wantBooks(live)

@@ -45,7 +45,7 @@ func TestLoad(t *testing.T) {
 			s.write(numbered(segment.NewPut([]byte("gone"), nil, []byte("2")), 2)),
 			s.write(numbered(segment.NewPut([]byte("c"), nil, []byte("3")), 3)),
 		}
-		if _, err := s.index.Merge(older, 0); err != nil {
+		if _, err := s.index.Merge(older, 0, nil); err != nil {
 			t.Fatal(err)
 		}
 		if !keep {
@@ -89,7 +89,7 @@ func TestMergeVerifies(t *testing.T) {
 		older := s.write(numbered(segment.NewPut([]byte("key"), nil, []byte("old")), 9))
 		flip(s, c[0].Ref, at, 0x0a)
 		var damage *segment.CorruptError
-		if _, err := s.index.Merge([]Change{older}, 0); !errors.As(err, &damage) || damage.Offset != c[0].Ref.Offset() {
+		if _, err := s.index.Merge([]Change{older}, 0, nil); !errors.As(err, &damage) || damage.Offset != c[0].Ref.Offset() {
 			t.Errorf("%s: Merge returns %v", name, err)
 		}
 		s.index.Publish(nil, 10)

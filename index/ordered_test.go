@@ -255,7 +255,7 @@ func TestSweep(t *testing.T) {
 		s.index.Publish([]Change{moved}, s.seq)
 		live = map[string]Change{"key 000007": moved, "new": s.put("new", "")}
 
-		removed := s.index.Sweep(func(slot int) bool { return slots[slot] })
+		removed := s.sweep(func(slot int) bool { return slots[slot] })
 		if want := feedSize + 100; removed != want {
 			t.Errorf("%d words removed, want %d", removed, want)
 		}
@@ -326,7 +326,7 @@ func TestFaultDropsTree(t *testing.T) {
 		}()
 		s.snapshot()
 	}()
-	s.index.Sweep(func(int) bool { return false }) // the lock is free
+	s.sweep(func(int) bool { return false }) // the lock is free
 }
 
 // TestDamageDropsTree: an edit that does not find its key.

@@ -33,7 +33,7 @@ type Change struct {
 func (x *Index) Publish(changes []Change, visible uint64) (dead []segment.Ref) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.publish(changes, visible)
+	return x.publish(changes, visible, nil)
 }
 
 // Merge is Publish for records of which some may be older than what is there.
@@ -41,7 +41,11 @@ func (x *Index) Publish(changes []Change, visible uint64) (dead []segment.Ref) {
 // of it, is verified before its key and sequence number decide anything: a
 // flipped bit in them would bring an older version back. If one is damaged,
 // nothing has been published and the error is a *segment.CorruptError.
-func (x *Index) Merge(changes []Change, visible uint64) (dead []segment.Ref, err error) {
+//
+// gone, which may be nil, is for followers: keys whose newest record lies in a
+// segment for which it is true are removed at the same moment. What left the
+// manifest and was not superseded by a copy is deleted.
+func (x *Index) Merge(changes []Change, visible uint64, gone func(slot int) bool) (dead []segment.Ref, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for i := range changes {
@@ -49,7 +53,7 @@ func (x *Index) Merge(changes []Change, visible uint64) (dead []segment.Ref, err
 			return nil, err
 		}
 	}
-	return x.publish(changes, visible), nil
+	return x.publish(changes, visible, gone), nil
 }
 
 // prove verifies the records that the words with the hash of a key name.
@@ -73,7 +77,7 @@ func (x *Index) prove(key []byte) error {
 }
 
 // publish is Publish under the lock.
-func (x *Index) publish(changes []Change, visible uint64) (dead []segment.Ref) {
+func (x *Index) publish(changes []Change, visible uint64, gone func(slot int) bool) (dead []segment.Ref) {
 	x.prepare(changes)
 
 	// From the first word to the last a reader may be waiting: no I/O here.
@@ -85,6 +89,9 @@ func (x *Index) publish(changes []Change, visible uint64) (dead []segment.Ref) {
 		if c.Kind == segment.KindDelete {
 			x.usage[c.Ref.Slot()].Tombstones += c.Size
 		}
+	}
+	if gone != nil {
+		x.sweep(gone)
 	}
 	x.visible.Store(max(visible, x.visible.Load()))
 

@@ -52,13 +52,10 @@ func (x *Index) move(m *Move) {
 	x.note(edit{item: item{prefixOf(m.Key), m.New}, had: true})
 }
 
-// Sweep removes every key whose segment is gone and returns their number. It
-// is for followers: what left the manifest and was not superseded by a copy is
-// deleted. The segments that are gone are still alive, in a state that is
-// dropped after the call.
-func (x *Index) Sweep(gone func(slot int) bool) (removed int) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+// sweep removes every key whose segment is gone and returns how many words that
+// were. The segments that are gone are
+// still alive, in a state that is dropped after the call.
+func (x *Index) sweep(gone func(slot int) bool) (removed int) {
 	for shard := range x.tables {
 		t := x.tables[shard].Load()
 		if t == nil {

@@ -251,3 +251,9 @@ func shuffled[T any](r *rand.Rand, s []T) []T {
 	r.Shuffle(len(s), func(i, j int) { s[i], s[j] = s[j], s[i] })
 	return s
 }
+
+func (s *store) sweep(gone func(slot int) bool) (removed int) {
+	s.index.mu.Lock()
+	defer s.index.mu.Unlock()
+	return s.index.sweep(gone)
+}
