@@ -63,10 +63,9 @@ type faults struct {
 	collected *collected
 }
 
-// restart begins anew with another process. The fault stays.
-func (f *faults) restart() {
-	*f = faults{fault: f.fault, lasting: f.lasting, hits: f.hits, collected: f.collected}
-}
+// restart begins anew with another process. The fault stays, and the collector
+// may be at work meanwhile.
+func (f *faults) restart() { f.fired, f.syncFailed, f.poisoned = nil, false, false }
 
 // inject returns the error that a file operation has to fail with.
 func (f *faults) inject(op, name string, n int) error {
