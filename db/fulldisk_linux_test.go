@@ -292,7 +292,7 @@ func TestFullDiskComesBack(t *testing.T) {
 
 // whenThereIsRoom does a write, as soon as there is room for it.
 func whenThereIsRoom(db *DB, write func() error) error {
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(3 * time.Minute)
 	err := write()
 	for ; errors.Is(err, ErrNoSpace); err = write() {
 		if time.Now().After(deadline) {
