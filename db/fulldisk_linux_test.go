@@ -296,7 +296,7 @@ func whenThereIsRoom(db *DB, write func() error) error {
 	err := write()
 	for ; errors.Is(err, ErrNoSpace); err = write() {
 		if time.Now().After(deadline) {
-			return fmt.Errorf("after a minute, %+v: %w", db.Stats(), err)
+			return fmt.Errorf("after three minutes, %+v: %w", db.Stats(), err)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
