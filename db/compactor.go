@@ -116,9 +116,6 @@ func (db *DB) reclaimTimer() {
 	if len(db.pinned.held()) > 0 {
 		db.scheduleReclaim()
 	}
-	if c.short {
-		db.scheduleCompaction(0)
-	}
 }
 
 // compactTimer does a step and decides when the next one is due.
@@ -130,22 +127,11 @@ func (db *DB) compactTimer() {
 	if c.closed || c.paused > 0 {
 		return
 	}
-	if c.running == nil && !db.mayWrite() {
-		return // until the store is opened again
-	}
-	missing := db.missingHints()
-	if hintFirst := !c.hinted && len(missing) > len(db.manifests.get().segments)/mostMissing; c.running == nil && !hintFirst {
-		c.running = db.pick()
-	}
-	if c.hinted = c.running == nil; c.hinted {
-		db.hintNext(missing)
-		if c.short {
-			db.scheduleCompaction(compactRetry) // file systems give space back when they like
-		}
+	if c.running == nil && !db.choose() {
 		return
 	}
-	before := c.running.read()
 	running := c.running
+	before := running.read()
 	if err := db.goOn(db.compactStep()); err != nil {
 		wait := min(compactRetry<<min(c.failures, 10), compactRetryMax)
 		if isNoSpace(err) {
@@ -155,6 +141,26 @@ func (db *DB) compactTimer() {
 		return
 	}
 	db.scheduleCompaction(db.pace(running.read() - before))
+}
+
+// choose begins the next compaction, or writes a hint instead, and reports
+// whether there is a compaction to go on with. The caller holds compactor.mu.
+func (db *DB) choose() bool {
+	c := &db.compactor
+	if !db.mayWrite() {
+		return false // until the store is opened again
+	}
+	missing := db.missingHints()
+	if c.hinted || len(missing) <= len(db.manifests.get().segments)/mostMissing {
+		c.running = db.pick()
+	}
+	if c.hinted = c.running == nil; c.hinted {
+		db.hintNext(missing)
+		if c.short {
+			db.scheduleCompaction(compactRetry) // file systems give space back when they like
+		}
+	}
+	return !c.hinted
 }
 
 // compactStep is small for small segments, so that their compaction has more

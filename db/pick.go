@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"math"
 	"slices"
-	"time"
 
 	"github.com/crowfly/crowfly/segment"
 )
@@ -158,18 +157,12 @@ func (s *space) drop(unfit func(candidate) bool) {
 // and waits a moment for what that gives back of files that were removed; if that
 // is not enough it is tried again when more of them have gone.
 func (db *DB) fit(s *space) (room int64) {
-	const tries, pause = 20, 5 * time.Millisecond
 	if db.compactor.short = false; len(s.candidates) == 0 {
 		return 0
 	}
 	least := slices.MinFunc(s.candidates, func(a, b candidate) int { return cmp.Compare(a.need, b.need) }).need
-	room = db.roomToCopy()
-	for i := 0; i < tries && room < least; i++ {
-		if i == 0 && (len(db.pinned.held()) == 0 || !db.collect(func() bool { return true })) {
-			break
-		}
-		time.Sleep(pause)
-		room = db.roomToCopy()
+	if room = db.roomToCopy(); room < least && len(db.pinned.held()) > 0 {
+		db.collectUntil(func() bool { room = db.roomToCopy(); return room >= least })
 	}
 	db.compactor.short = room < least
 	s.drop(func(c candidate) bool { return c.need > room })

@@ -390,19 +390,28 @@ func (r *retired) heldBy(n *handle) bool {
 // collecting does what fails when slots or mappings have run out, and does it
 // again while a forced collection gives some back.
 func (db *DB) collecting(do func() error) error {
-	const tries, pause = 20, 5 * time.Millisecond // cleanups run soon after a collection, not in it
 	err := do()
-	for i := 0; i < tries && outOfPlaces(err); i++ {
-		if i == 0 && !db.collect(func() bool { return true }) {
-			break
-		}
-		time.Sleep(pause)
-		err = do()
+	if outOfPlaces(err) {
+		db.collectUntil(func() bool { err = do(); return !outOfPlaces(err) })
 	}
 	if outOfPlaces(err) {
 		return fmt.Errorf("%w (%w)", db.pinnedBy(), err)
 	}
 	return err
+}
+
+// collectUntil forces a collection, if one may be, and waits a moment until what
+// it gives back is enough: cleanups run soon after it, not in it.
+func (db *DB) collectUntil(enough func() bool) {
+	const tries, pause = 20, 5 * time.Millisecond
+	if !db.collect(func() bool { return true }) {
+		return
+	}
+	for range tries {
+		if time.Sleep(pause); enough() {
+			return
+		}
+	}
 }
 
 func outOfPlaces(err error) bool {
