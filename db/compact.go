@@ -47,7 +47,7 @@ type move struct{ from, to segment.Ref }
 const (
 	copyStep    = 1 << 20 // bytes copied between two writes
 	syncStep    = 8 << 20 // and between two syncs, so that no sync takes long
-	repointStep = 1 << 10 // index entries moved at a time
+	repointStep = 1 << 8  // index entries moved at a time
 )
 
 // newCompaction begins a compaction of segments that are in the manifest.
@@ -236,14 +236,18 @@ func (c *compaction) output(size int64) (*segment.Writer, error) {
 	return w, err
 }
 
-// flush writes what is staged, and syncs it now and then.
+// flush writes what is staged, and now and then syncs it. What is on its way to
+// the disk by then need not be waited for, neither here nor by others.
 func (c *compaction) flush() error {
 	if len(c.outputs) == 0 {
 		return nil
 	}
 	w := c.outputs[len(c.outputs)-1]
-	if err := flush(w, c.may); err != nil || c.written < c.synced+syncStep {
+	if err := flush(w, c.may); err != nil {
 		return err
+	}
+	if c.written < c.synced+syncStep {
+		return w.Writeback()
 	}
 	c.synced = c.written
 	return w.Sync()
@@ -339,7 +343,7 @@ func (c *compaction) countBlobs() {
 }
 
 // repoint moves the index entries, a few at a time, since writers wait for
-// each step.
+// each step, and whoever waits for a processor for all of them.
 func (c *compaction) repoint() {
 	segs := c.db.state.Load().segs
 	list := make([]index.Move, 0, min(repointStep, len(c.moves)))
@@ -351,6 +355,7 @@ func (c *compaction) repoint() {
 		if len(list) == repointStep || i == len(c.moves)-1 {
 			c.db.index.Repoint(list)
 			list = list[:0]
+			runtime.Gosched()
 		}
 	}
 	c.db.index.Repoint(nil) // nothing waits for the ordered index any more

@@ -40,7 +40,7 @@ type compactor struct {
 
 const (
 	compactEvery    = 100 * time.Millisecond // after a commit
-	compactStep     = 1 << 20                // bytes read
+	compactStep     = 256 << 10              // bytes read
 	compactRetry    = time.Second            // after a failure, doubled by each further one
 	compactRetryMax = 64 * time.Second
 
@@ -131,7 +131,7 @@ func (db *DB) compactTimer() {
 		return
 	}
 	running := c.running
-	before := running.read()
+	began, before := db.fs.Now(), running.read()
 	if err := db.goOn(db.compactStep()); err != nil {
 		wait := min(compactRetry<<min(c.failures, 10), compactRetryMax)
 		if isNoSpace(err) {
@@ -140,7 +140,7 @@ func (db *DB) compactTimer() {
 		db.scheduleCompaction(wait)
 		return
 	}
-	db.scheduleCompaction(db.pace(running.read() - before))
+	db.scheduleCompaction(db.pace(running.read()-before) - db.fs.Now().Sub(began))
 }
 
 // choose begins the next compaction, or writes a hint instead, and reports

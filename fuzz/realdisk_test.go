@@ -70,6 +70,8 @@ func (d *realDisk) AfterFunc(delay time.Duration, f func()) (stop func() bool) {
 	return d.clock.AfterFunc(delay, f)
 }
 
+func (d *realDisk) Now() time.Time { return d.clock.Now() }
+
 // ask returns the error that an operation has to fail with.
 func (d *realDisk) ask(op, name string) error {
 	d.mu.Lock()

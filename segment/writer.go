@@ -33,6 +33,7 @@ func (t *Tally) Add(r *Record) {
 
 const (
 	reserveStep   = 4 << 20 // disk blocks are set aside this many bytes ahead
+	writebackStep = 512 << 10
 	copyBelow     = 4 << 10 // shorter values are copied into the write buffer
 	maxKeptBuffer = 1 << 20
 )
@@ -46,6 +47,7 @@ const (
 type Writer struct {
 	seg      *Segment
 	reserved int64
+	begun    int64 // what the disk was told to begin with ends here
 
 	written   int64 // handed to the kernel
 	tally     Tally // of the records written
@@ -197,6 +199,21 @@ func (w *Writer) Write() error {
 	w.marked = w.seg.synced.Load() // records are stamped when staged, and nothing was synced since
 	w.seg.end.Store(w.written)
 	w.dropBuffers()
+	return nil
+}
+
+// Writeback has the disk begin with what is written, if that is enough to be
+// worth it, so that Sync has less to wait for. The last page is left out: more
+// may be written to it.
+func (w *Writer) Writeback() error {
+	end := w.written &^ (Alignment - 1)
+	if end < w.begun+writebackStep {
+		return nil
+	}
+	if err := w.seg.file.Writeback(w.begun, end-w.begun); err != nil {
+		return fmt.Errorf("write %s at offset %d: %w", w.seg.path, w.begun, err)
+	}
+	w.begun = end
 	return nil
 }
 

@@ -275,6 +275,9 @@ func (d *Dir) AfterFunc(delay time.Duration, f func()) (stop func() bool) {
 	return time.AfterFunc(delay, f).Stop
 }
 
+// Now implements [FS].
+func (d *Dir) Now() time.Time { return time.Now() }
+
 // join refuses whatever is not a plain name, so that a damaged list of files
 // can't lead out of the directory.
 func (d *Dir) join(op, name string) (string, error) {

@@ -9,7 +9,7 @@ import (
 // file is a real file as a [File]. Its platform half lies in file_linux.go and
 // file_other.go.
 type file struct {
-	handle atomic.Pointer[os.File] // nil once dropped
+	handle *atomic.Pointer[os.File] // nil once dropped
 	name   string
 	path   string
 }
@@ -17,8 +17,9 @@ type file struct {
 var _ File = (*file)(nil)
 
 func newFile(f *os.File, name string) *file {
-	n := &file{name: name, path: f.Name()}
+	n := &file{handle: new(atomic.Pointer[os.File]), name: name, path: f.Name()}
 	n.handle.Store(f)
+	Own(n, bury, n.handle)
 	return n
 }
 

@@ -29,6 +29,17 @@ func (f *file) Datasync() error {
 	return f.call("fdatasync", unix.Fdatasync)
 }
 
+// Writeback implements [File].
+func (f *file) Writeback(off, n int64) error {
+	return f.call("sync_file_range", func(fd int) error {
+		err := unix.SyncFileRange(fd, off, n, unix.SYNC_FILE_RANGE_WRITE)
+		if err == unix.ENOSYS {
+			return nil
+		}
+		return err
+	})
+}
+
 // Reserve implements [File].
 func (f *file) Reserve(off, n int64) error {
 	return f.call("fallocate", func(fd int) error {

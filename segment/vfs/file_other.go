@@ -2,7 +2,10 @@
 
 package vfs
 
-import "os"
+import (
+	"os"
+	"sync/atomic"
+)
 
 // WriteVec implements [File].
 func (f *file) WriteVec(bufs [][]byte, off int64) (n int, err error) {
@@ -23,6 +26,16 @@ func (f *file) WriteVec(bufs [][]byte, off int64) (n int, err error) {
 // Datasync implements [File]. Package os asks for a full flush of the drive
 // where fsync alone would not.
 func (f *file) Datasync() error { return f.Sync() }
+
+// bury closes what a [File] that nobody uses any more has left open.
+func bury(handle *atomic.Pointer[os.File]) {
+	if f := handle.Load(); f != nil {
+		f.Close()
+	}
+}
+
+// Writeback implements [File]: there is no portable way.
+func (f *file) Writeback(off, n int64) error { return nil }
 
 func copiesOnWrite(*os.File) bool { return false }
 

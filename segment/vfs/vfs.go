@@ -90,6 +90,9 @@ type FS interface {
 	// AfterFunc calls f in its own goroutine after d, like time.AfterFunc;
 	// the simulated disk has its own clock.
 	AfterFunc(d time.Duration, f func()) (stop func() bool)
+
+	// Now is the time by the clock of AfterFunc, fit for differences only.
+	Now() time.Time
 }
 
 // File is an open file of an FS. ReadAt, Size and Map are safe for concurrent
@@ -111,6 +114,11 @@ type File interface {
 	// After an error nothing is known about bytes written since the last
 	// success, and no later call can say more.
 	Datasync() error
+
+	// Writeback has the system begin to write [off, off+n) to the disk, where
+	// it can, so that a Datasync has less left to wait for. It does not wait
+	// and promises nothing, but may report what Datasync would.
+	Writeback(off, n int64) error
 
 	// Sync is Datasync with all metadata.
 	Sync() error

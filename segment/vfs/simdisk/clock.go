@@ -30,6 +30,12 @@ func (c *clock) afterFunc(delay time.Duration, f func()) (stop func() bool) {
 	return func() bool { return c.stop(t) }
 }
 
+func (c *clock) time() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Unix(0, int64(c.now))
+}
+
 func (c *clock) stop(t *timer) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -341,6 +341,9 @@ func (d *Disk) AfterFunc(delay time.Duration, f func()) (stop func() bool) {
 	return d.clock.afterFunc(delay, f)
 }
 
+// Now implements [vfs.FS].
+func (d *Disk) Now() time.Time { return d.clock.time() }
+
 // Advance moves the clock and calls what is due, in order, in the calling
 // goroutine. What those functions start and is due within delay runs too.
 func (d *Disk) Advance(delay time.Duration) { d.clock.advance(delay) }

@@ -67,6 +67,10 @@ func (f *file) WriteVec(bufs [][]byte, off int64) (int, error) {
 // Datasync implements [vfs.File].
 func (f *file) Datasync() error { return f.sync(OpDatasync) }
 
+// Writeback implements [vfs.File]. What was not synced may be on the disk or
+// not, as it was.
+func (f *file) Writeback(off, n int64) error { return nil }
+
 // Sync implements [vfs.File].
 func (f *file) Sync() error { return f.sync(OpSync) }
 
