@@ -2,6 +2,7 @@ package db
 
 import (
 	"fmt"
+	"runtime"
 	"sync"
 	"weak"
 
@@ -142,6 +143,7 @@ func (db *DB) bury(st *state, refs []segment.Ref) {
 		list, _, _ := segment.DecodeBlobExtents(r.Value)
 		db.blobs.bury(list)
 	}
+	runtime.KeepAlive(st)
 }
 
 func (b *blobs) bury(list []segment.BlobExtent) {

@@ -140,10 +140,11 @@ func (c *compaction) skip(in *segment.Segment) {
 }
 
 // nothingIn reports whether nothing in a sealed segment is needed, and never
-// will be: no present value, no tombstone, and no record that names a blob or
-// whose kind only a newer version knows.
+// will be: no present value, no tombstone, no record that names a blob or whose
+// kind only a newer version knows, and no older version of a value that is
+// damaged elsewhere. The caller holds compactor.mu.
 func (db *DB) nothingIn(seg *segment.Segment) bool {
-	return db.index.Usage(seg.Slot()) == index.Usage{} && len(seg.Blobs()) == 0
+	return len(db.compactor.suspect) == 0 && db.index.Usage(seg.Slot()) == index.Usage{} && len(seg.Blobs()) == 0
 }
 
 // take copies a record if it is needed.
@@ -174,16 +175,35 @@ func (c *compaction) needed(in *segment.Segment, r *segment.Record) (_ bool, err
 	case segment.KindPut, segment.KindBlobRef:
 		defer vfs.EndGuard(vfs.BeginGuard(), &err)
 		hit, err := c.db.lookup(r.Key)
-		if errors.Is(err, ErrNotFound) {
+		switch {
+		case errors.Is(err, ErrNotFound):
 			return false, nil
+		case err != nil:
+			return false, err
+		case hit.Segment == in:
+			return hit.Offset == r.Offset, nil
 		}
-		return err == nil && hit.Segment == in && hit.Offset == r.Offset, err
+		return false, c.db.checkSuspect(hit)
 	case segment.KindDelete:
 		return c.oldest < r.Seq, nil
 	case segment.KindWatermark:
 		return false, nil
 	}
 	return true, nil // of a newer version, which knows what it is for
+}
+
+// checkSuspect verifies a record if its segment is known to be damaged. The
+// caller holds compactor.mu.
+func (db *DB) checkSuspect(hit index.Hit) error {
+	if db.compactor.suspect[hit.Segment.ID()] == nil {
+		return nil
+	}
+	r, err := hit.Segment.Read(hit.Offset)
+	if err == nil {
+		err = r.VerifyValue()
+	}
+	runtime.KeepAlive(hit.Segment)
+	return err
 }
 
 // copy appends a verified copy of the record.
@@ -255,7 +275,8 @@ func (c *compaction) flush() error {
 
 // commit makes the copies take the place of the inputs:
 //
-//  1. the outputs are made durable; readers have them in their state already
+//  1. the outputs are read back and made durable; readers have them in their
+//     state already
 //  2. barrier: whatever made a record look dead must be as durable as the
 //     manifest edit that removes it, so the active segment is synced
 //  3. the manifest gets outputs for inputs
@@ -263,7 +284,7 @@ func (c *compaction) flush() error {
 //  5. readers lose the inputs, the files are unlinked
 func (c *compaction) commit() error {
 	for _, w := range c.outputs {
-		if err := errors.Join(w.Trim(), w.Sync()); err != nil {
+		if err := errors.Join(readBack(w), w.Trim(), w.Sync()); err != nil {
 			return err
 		}
 	}
@@ -284,14 +305,30 @@ func (c *compaction) commit() error {
 	return nil
 }
 
-// moveOver makes what is in memory agree with the new manifest. It fails only
-// with a *FaultError, and then stops half-way: readers have all they had, but
-// nobody can tell what may be removed.
+// readBack makes sure that what was written is what is read.
+func readBack(w *segment.Writer) (err error) {
+	defer vfs.EndGuard(vfs.BeginGuard(), &err)
+	var tally segment.Tally
+	seg := w.Segment()
+	for r, err := range seg.Records(segment.HeaderSize, seg.Len()) {
+		if err != nil {
+			return err
+		}
+		tally.Add(&r)
+	}
+	if tally != w.Tally() {
+		return wrongTally(seg, tally, w.Tally())
+	}
+	return nil
+}
+
+// moveOver makes what is in memory agree with the new manifest. It fails if a
+// copy can't be read any more, and then stops half-way: readers have all they
+// had, but nobody can tell what may be removed.
 func (c *compaction) moveOver() (err error) {
 	defer vfs.EndGuard(vfs.BeginGuard(), &err)
 	c.countBlobs()
-	c.repoint()
-	return nil
+	return c.repoint()
 }
 
 // editManifest is DB.editManifest for somebody who does not hold DB.write.
@@ -344,14 +381,15 @@ func (c *compaction) countBlobs() {
 
 // repoint moves the index entries, a few at a time, since writers wait for
 // each step, and whoever waits for a processor for all of them.
-func (c *compaction) repoint() {
+func (c *compaction) repoint() error {
 	segs := c.db.state.Load().segs
 	list := make([]index.Move, 0, min(repointStep, len(c.moves)))
 	for i, m := range c.moves {
-		r, err := segs[m.to.Slot()].Peek(m.to.Offset())
-		if err == nil {
-			list = append(list, index.Move{Key: r.Key, Old: m.from, New: m.to, Size: r.End - r.Offset})
+		r, err := segs[m.to.Slot()].Read(m.to.Offset())
+		if err != nil {
+			return err // under another key the old record would go on being named
 		}
+		list = append(list, index.Move{Key: r.Key, Old: m.from, New: m.to, Size: r.End - r.Offset})
 		if len(list) == repointStep || i == len(c.moves)-1 {
 			c.db.index.Repoint(list)
 			list = list[:0]
@@ -360,6 +398,7 @@ func (c *compaction) repoint() {
 	}
 	c.db.index.Repoint(nil) // nothing waits for the ordered index any more
 	runtime.KeepAlive(segs)
+	return nil
 }
 
 // discard takes the outputs back, unless the manifest may name them.

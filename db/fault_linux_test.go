@@ -323,3 +323,47 @@ func TestMoveFailsForAWhile(t *testing.T) {
 	mustBytes(t, values[name], large)
 	runtime.KeepAlive(seg)
 }
+
+// A page that can't be read, of a segment that the writer has removed, makes a
+// refresh of a follower fail and nothing else: no reader waits for ever for the
+// rest of the news. Method: the file is cut short under the follower, behind
+// what the writer has compacted away.
+func TestFollowerPageLost(t *testing.T) {
+	dir := t.TempDir()
+	db := open(t, dir, &Options{SegmentSize: 256 << 10})
+	db.PauseCompaction()
+	mustPut(t, db, "keep", strings.Repeat("x", 1000))
+	mustPut(t, db, "pad", strings.Repeat("x", 64<<10))
+	mustPut(t, db, "gone", "x")
+	path := db.writer.active.Segment().Path()
+	mustSeal(t, db)
+	follower := open(t, dir, &Options{ReadOnly: true})
+	mustGet(t, follower, "gone", "x")
+
+	follower.follow.mu.Lock()
+	defer follower.follow.mu.Unlock()
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for _, key := range []string{"pad", "gone"} {
+		if err := db.Delete([]byte(key), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustPut(t, db, "new", "y")
+	compactAll(t, db)
+	if err := file.Truncate(16 << 10); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := follower.refresh(); err == nil {
+			t.Error("the page can be read")
+		}
+		if _, err := follower.Get(nil, []byte("new")); !errors.Is(err, ErrNotFound) {
+			t.Errorf("half the news is told: %v", err)
+		}
+		mustGet(t, follower, "keep", strings.Repeat("x", 1000))
+	}
+}

@@ -44,7 +44,8 @@ func (x *Index) Publish(changes []Change, visible uint64) (dead []segment.Ref) {
 //
 // gone, which may be nil, is for followers: keys whose newest record lies in a
 // segment for which it is true are removed at the same moment. What left the
-// manifest and was not superseded by a copy is deleted.
+// manifest and was not superseded by a copy is deleted. If a page of such a
+// record faults, readers see what they saw before, some of it in copies.
 func (x *Index) Merge(changes []Change, visible uint64, gone func(slot int) bool) (dead []segment.Ref, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -53,7 +54,27 @@ func (x *Index) Merge(changes []Change, visible uint64, gone func(slot int) bool
 			return nil, err
 		}
 	}
-	return x.publish(changes, visible, gone), nil
+	if gone == nil {
+		return x.publish(changes, visible, nil), nil
+	}
+	copies, news := x.split(changes)
+	dead = x.publish(copies, 0, nil)
+	dead = append(dead, x.publish(news, visible, gone)...)
+	x.drain() // while the segments of what was removed are there
+	return dead, nil
+}
+
+// split separates changes that tell readers nothing new from the others.
+func (x *Index) split(changes []Change) (copies, news []Change) {
+	seen := x.visible.Load()
+	for _, c := range changes {
+		if c.Seq <= seen {
+			copies = append(copies, c)
+		} else {
+			news = append(news, c)
+		}
+	}
+	return copies, news
 }
 
 // prove verifies the records that the words with the hash of a key name.
@@ -76,9 +97,11 @@ func (x *Index) prove(key []byte) error {
 	}
 }
 
-// publish is Publish under the lock.
+// publish is Publish under the lock. It removes keys too, see Merge.
 func (x *Index) publish(changes []Change, visible uint64, gone func(slot int) bool) (dead []segment.Ref) {
 	x.prepare(changes)
+	orphans := x.orphans(gone)
+	x.makeRoom(len(changes) + len(orphans))
 
 	// From the first word to the last a reader may be waiting: no I/O here.
 	for i := range changes {
@@ -90,9 +113,7 @@ func (x *Index) publish(changes []Change, visible uint64, gone func(slot int) bo
 			x.usage[c.Ref.Slot()].Tombstones += c.Size
 		}
 	}
-	if gone != nil {
-		x.sweep(gone)
-	}
+	x.remove(orphans)
 	x.visible.Store(max(visible, x.visible.Load()))
 
 	if !x.keeping {
@@ -102,9 +123,8 @@ func (x *Index) publish(changes []Change, visible uint64, gone func(slot int) bo
 }
 
 // prepare does what may take time before the first reader has to wait: grow
-// tables, make room in the feed, bring in the pages apply will look at.
+// tables, bring in the pages apply will look at.
 func (x *Index) prepare(changes []Change) {
-	x.makeRoom(len(changes))
 	var due [shards]int
 	x.hashes = x.hashes[:0]
 	for i := range changes {

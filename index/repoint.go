@@ -51,35 +51,3 @@ func (x *Index) move(m *Move) {
 	x.charge(m.New, m.Size)
 	x.note(edit{item: item{prefixOf(m.Key), m.New}, had: true})
 }
-
-// sweep removes every key whose segment is gone and returns how many words that
-// were. The segments that are gone are
-// still alive, in a state that is dropped after the call.
-func (x *Index) sweep(gone func(slot int) bool) (removed int) {
-	for shard := range x.tables {
-		t := x.tables[shard].Load()
-		if t == nil {
-			continue
-		}
-		for pos := range t.words {
-			if w := t.load(pos); w.named() && gone(w.ref().Slot()) {
-				x.remove(w.ref())
-				x.erase(shard, pos)
-				removed++
-			}
-		}
-	}
-	x.drain()
-	return removed
-}
-
-// remove takes a record that is swept out of the books.
-func (x *Index) remove(ref segment.Ref) {
-	stub, _ := x.keys.slots.stub(ref)
-	if stub.Kind == segment.KindDelete {
-		return
-	}
-	x.credit(ref, x.keys.slots.size(ref))
-	x.makeRoom(1)
-	x.note(edit{item: item{prefixOf(stub.Key), ref}, had: true, gone: true})
-}

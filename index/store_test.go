@@ -252,8 +252,13 @@ func shuffled[T any](r *rand.Rand, s []T) []T {
 	return s
 }
 
+// sweep removes what names segments that are gone, and returns how many words
+// that were.
 func (s *store) sweep(gone func(slot int) bool) (removed int) {
 	s.index.mu.Lock()
 	defer s.index.mu.Unlock()
-	return s.index.sweep(gone)
+	removed = len(s.index.orphans(gone))
+	s.index.publish(nil, 0, gone)
+	s.index.drain()
+	return removed
 }
