@@ -463,8 +463,8 @@ var sabotages = []sabotage{
 	}, {
 		name: "a segment goes unread though tombstones in it are needed",
 		file: "db/compact.go",
-		old:  "	return db.index.Usage(seg.Slot()) == index.Usage{} && len(seg.Blobs()) == 0\n",
-		new:  "	return db.index.Usage(seg.Slot()).Records == index.Usage{}.Records\n",
+		old:  "db.index.Usage(seg.Slot()) == index.Usage{} && len(seg.Blobs()) == 0\n",
+		new:  "db.index.Usage(seg.Slot()).Records == index.Usage{}.Records\n",
 		test: "TestCompactionOrders|TestCompactUnread",
 		pkg:  "db",
 	}, {
