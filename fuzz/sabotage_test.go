@@ -148,8 +148,8 @@ var sabotages = []sabotage{
 	}, {
 		name: "the output of compaction is not synced",
 		file: "db/compact.go",
-		old:  "errors.Join(w.Trim(), w.Sync())",
-		new:  "errors.Join(w.Trim())",
+		old:  "errors.Join(readBack(w), w.Trim(), w.Sync())",
+		new:  "errors.Join(readBack(w), w.Trim())",
 	}, {
 		name: "the inputs of compaction go before the manifest",
 		file: "db/compact.go",
