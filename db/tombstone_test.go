@@ -131,14 +131,14 @@ func TestCompactionOrders(t *testing.T) {
 		ways = append(ways, way)
 	}
 	checked := 0
-	try := func(ways []int) {
+	try := func(ways []int, depth int) {
 		x := &torture{T: t, segments: segments, ways: ways, want: make(map[string]string)}
 		x.try(x.build(), fmt.Sprint(ways), depth)
 		checked += x.checked
 	}
-	try(ways)
+	try(ways, depth)
 	for i := range ways {
-		try(ways[i : i+1])
+		try(ways[i:i+1], 3)
 	}
 	t.Logf("%d compactions", checked)
 }

@@ -15,19 +15,22 @@ import (
 // pages, extents and, on a file system that discards, a command to the disk that
 // takes as long as writing several of them. Whoever waits for a sync then waits
 // for that too. So a large file is made shorter a little at a time before it is
-// closed. RocksDB deletes its files in this way for the same reason.
+// closed, one file at a time, and the faster the more are waiting. RocksDB
+// deletes its files in this way for the same reason.
 const (
 	buryFrom  = 8 << 20 // smaller files are just closed
 	buryStep  = 1 << 20
 	burySteps = 1 << 14 // at most: the steps of a very large file are longer
-	buryPause = 4 * time.Millisecond
+	buryPause = 4 * time.Millisecond // shared by all that wait
 
 	aloneTries = 50
 	alonePause = 20 * time.Millisecond
 )
 
-// burying is held by one burial at a time.
-var burying sync.Mutex
+var burials struct {
+	sync.Mutex // held by one at a time
+	waiting    atomic.Int64
+}
 
 // bury closes what a [File] that nobody uses any more has left open.
 func bury(handle *atomic.Pointer[os.File]) {
@@ -51,8 +54,10 @@ func isUnnamed(f *os.File, size int64) bool {
 // shrink gives the blocks of a file back and closes it. A process that has it
 // open or mapped would see that, so then it is only closed.
 func shrink(f *os.File) {
-	burying.Lock()
-	defer burying.Unlock()
+	burials.waiting.Add(1)
+	defer burials.waiting.Add(-1)
+	burials.Lock()
+	defer burials.Unlock()
 	own, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_RDWR, 0)
 	f.Close()
 	if err != nil {
@@ -62,7 +67,7 @@ func shrink(f *os.File) {
 	if info, err := own.Stat(); err == nil && isAlone(own) {
 		step := max(buryStep, info.Size()/burySteps)
 		for end := info.Size() - step; end > 0 && own.Truncate(end) == nil; end -= step {
-			time.Sleep(buryPause)
+			time.Sleep(buryPause / time.Duration(burials.waiting.Load()))
 		}
 	}
 }
