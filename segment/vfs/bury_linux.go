@@ -20,7 +20,7 @@ import (
 const (
 	buryFrom  = 8 << 20 // smaller files are just closed
 	buryStep  = 1 << 20
-	burySteps = 1 << 14 // at most: the steps of a very large file are longer
+	burySteps = 1 << 14              // at most: the steps of a very large file are longer
 	buryPause = 4 * time.Millisecond // shared by all that wait
 
 	aloneTries = 50
