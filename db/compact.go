@@ -437,7 +437,7 @@ func appendCopy(w *segment.Writer, r *segment.Record, may func(int64) error) err
 }
 
 func flush(w *segment.Writer, may func(int64) error) error {
-	if err := w.Reserve(0, may); err != nil {
+	if err := w.ReserveStaged(may); err != nil {
 		return err
 	}
 	return w.Write()

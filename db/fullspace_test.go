@@ -144,6 +144,43 @@ func TestFullDiskGivesSpaceBack(t *testing.T) {
 	}
 }
 
+// Space comes back also if the values are just too long for two of them to fit
+// what is the shortest segment then: what each of these leaves unused is not set
+// aside.
+func TestFullDiskOfLargeValues(t *testing.T) {
+	const size = 1100 << 10
+	disk := newDisk()
+	disk.Resize(192 << 20)
+	db := open(t, "", &Options{FS: disk, SegmentSize: 8 << 20, Sync: SyncNever})
+	value := bytes.Repeat([]byte("large..."), size/8)
+	n := 0
+	put := func() error { return db.Put(spaceKey(n), value, nil) }
+	for ; put() == nil; n++ {
+	}
+	if err := put(); !errors.Is(err, ErrNoSpace) {
+		t.Fatal(err)
+	}
+	deleted := 0
+	for i := 3; i < n/2; i += 7 { // one in each of the older segments
+		if err := db.Delete(spaceKey(i), nil); err != nil {
+			t.Fatal(err)
+		}
+		deleted++
+	}
+	again := 0
+	for range 60 {
+		for disk.Advance(time.Second); put() == nil; n++ {
+			again++
+		}
+	}
+	if again < deleted/2 {
+		t.Errorf("%d values deleted, room for %d came back in a minute, %d failures in a row", deleted, again, db.compactor.failures)
+	}
+	if err := db.Compact(t.Context(), nil); err != nil {
+		t.Error(err)
+	}
+}
+
 // mayCollect lets the next collection be forced at once: a second of the disk's
 // clock takes no time.
 func (s *smallStore) mayCollect() {

@@ -447,6 +447,13 @@ var sabotages = []sabotage{
 		test: "TestFullDiskGivesSpaceBack",
 		pkg:  "db",
 	}, {
+		name: "compaction sets more aside than it writes",
+		file: "db/compact.go",
+		old:  "	if err := w.ReserveStaged(may); err != nil {\n",
+		new:  "	if err := w.Reserve(0, may); err != nil {\n",
+		test: "TestFullDiskOfLargeValues",
+		pkg:  "db",
+	}, {
 		name: "what there is no room to copy stands in the way",
 		file: "db/pick.go",
 		old:  "	s.drop(func(c candidate) bool { return c.need > room })\n",

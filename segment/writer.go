@@ -166,6 +166,16 @@ func (w *Writer) Reserve(behind int64, may func(int64) error) error {
 	return err
 }
 
+// ReserveStaged is Reserve for the staged records alone. What is left of the
+// segment then takes nothing, so that many small segments need no more room than
+// one that is large.
+func (w *Writer) ReserveStaged(may func(int64) error) error {
+	if w.reserved >= w.staged {
+		return nil
+	}
+	return w.reserveTo(w.staged, may)
+}
+
 func (w *Writer) reserveTo(end int64, may func(int64) error) (err error) {
 	n := end - w.reserved
 	if may != nil {
