@@ -29,7 +29,7 @@ type compactor struct {
 	paused   int
 	hinted   bool                 // the last step wrote a hint, if one was missing
 	failures int                  // in a row
-	short    bool                 // there was no room for any of what should be compacted
+	short    bool                 // there was no room for some of what should be compacted
 	suspect  map[segment.ID]error // damaged: they stay as they are
 
 	brief sync.Mutex // guards what follows, apart from mu, which a step may hold for long

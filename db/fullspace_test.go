@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -253,6 +254,34 @@ func TestCompactWithoutRoom(t *testing.T) {
 			}
 			s.check(s.db)
 		})
+	}
+}
+
+// Compact says that there was no room for a part of what it had to do also if a
+// small segment, which gives nothing back, does fit.
+func TestCompactWithoutRoomForSome(t *testing.T) {
+	const large = 1 << 30
+	disk := newDisk()
+	disk.Resize(large)
+	db := open(t, "", &Options{FS: disk, SegmentSize: 1 << 20, Sync: SyncNever})
+	db.PauseCompaction()
+	for i := range 90 {
+		mustPut(t, db, fmt.Sprint("key", i), strings.Repeat("x", 10<<10))
+	}
+	for i := 0; i < 90; i += 2 {
+		mustPut(t, db, fmt.Sprint("key", i), "")
+	}
+	mustSeal(t, db)
+	mustPut(t, db, "small", "x")
+	mustSeal(t, db)
+	free, _ := disk.Free()
+	disk.Resize(large - free + db.reserveSize() + 100<<10)
+	if err := db.Compact(t.Context(), nil); !errors.Is(err, ErrNoSpace) {
+		t.Errorf("%v, and %d bytes are left, %d live", err, db.Stats().Compaction.Reclaimable, db.Stats().LiveBytes)
+	}
+	disk.Resize(large)
+	if err := db.Compact(t.Context(), nil); err != nil || db.Stats().Compaction.Reclaimable > 0 {
+		t.Errorf("with room: %v, and %d bytes are left", err, db.Stats().Compaction.Reclaimable)
 	}
 }
 

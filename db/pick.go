@@ -29,6 +29,9 @@ func (c candidate) worth() float64 {
 	return float64(c.gain) * (0.2 + c.age) / (size + float64(c.live))
 }
 
+// worthwhile reports whether Compact is to do it.
+func (c candidate) worthwhile() bool { return c.gain >= c.seg.Len()/jobGain }
+
 // space is what the store takes and needs.
 type space struct {
 	candidates []candidate
@@ -43,7 +46,7 @@ type space struct {
 func (s *space) reclaimable(suspect []segment.ID) int64 {
 	n := s.active
 	for _, c := range s.candidates {
-		if c.gain >= c.seg.Len()/jobGain && !slices.Contains(suspect, c.seg.ID()) {
+		if c.worthwhile() && !slices.Contains(suspect, c.seg.ID()) {
 			n += c.gain
 		}
 	}
@@ -153,20 +156,30 @@ func (s *space) drop(unfit func(candidate) bool) {
 }
 
 // fit drops the candidates that there is no room to copy, and returns how much
-// there is. What is wholly dead needs none. If nothing fits it forces a collection
-// and waits a moment for what that gives back of files that were removed; if that
-// is not enough it is tried again when more of them have gone.
+// there is. What is wholly dead needs none. If nothing fits that is worthwhile it
+// forces a collection and waits a moment for what that gives back of files that
+// were removed; what does not fit then is tried again when more of them have gone.
 func (db *DB) fit(s *space) (room int64) {
 	if db.compactor.short = false; len(s.candidates) == 0 {
 		return 0
 	}
-	least := slices.MinFunc(s.candidates, func(a, b candidate) int { return cmp.Compare(a.need, b.need) }).need
+	var least, most int64
+	for i, c := range s.worthwhile() {
+		if most = max(most, c.need); i == 0 || c.need < least {
+			least = c.need
+		}
+	}
 	if room = db.roomToCopy(); room < least && len(db.pinned.held()) > 0 {
 		db.collectUntil(func() bool { room = db.roomToCopy(); return room >= least })
 	}
-	db.compactor.short = room < least
+	db.compactor.short = room < most
 	s.drop(func(c candidate) bool { return c.need > room })
 	return room
+}
+
+// worthwhile are the candidates that Compact would do.
+func (s *space) worthwhile() []candidate {
+	return slices.DeleteFunc(slices.Clone(s.candidates), func(c candidate) bool { return !c.worthwhile() })
 }
 
 // small are the candidates that are shorter than so many bytes.
@@ -326,7 +339,7 @@ func (db *DB) next(job *compactJob) (inputs []*segment.Segment) {
 	s, most := db.measure(), db.segmentSize()
 	s.drop(func(c candidate) bool {
 		small := c.seg.Len() < most/foldRatio
-		return !job.left[c.seg.ID()] || c.gain < c.seg.Len()/jobGain && !small || db.compactor.suspect[c.seg.ID()] != nil
+		return !job.left[c.seg.ID()] || !c.worthwhile() && !small || db.compactor.suspect[c.seg.ID()] != nil
 	})
 	room := db.fit(&s)
 	slices.SortFunc(s.candidates, func(a, b candidate) int { return cmp.Compare(a.min, b.min) })
@@ -336,7 +349,7 @@ func (db *DB) next(job *compactJob) (inputs []*segment.Segment) {
 			delete(job.left, c.seg.ID())
 			inputs = append(inputs, c.seg)
 		}
-		if len(group) > 1 || group[0].gain >= group[0].seg.Len()/jobGain {
+		if len(group) > 1 || group[0].worthwhile() {
 			return inputs
 		}
 		inputs = nil // a small segment that has nobody to go with

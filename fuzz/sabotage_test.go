@@ -461,6 +461,13 @@ var sabotages = []sabotage{
 		test: "TestFullDiskGivesSpaceBack|TestCompactWithoutRoom",
 		pkg:  "db",
 	}, {
+		name: "Compact forgets what there was no room for",
+		file: "db/pick.go",
+		old:  "	db.compactor.short = room < most\n",
+		new:  "	db.compactor.short = !slices.ContainsFunc(s.candidates, func(c candidate) bool { return c.need <= room })\n",
+		test: "TestCompactWithoutRoomForSome",
+		pkg:  "db",
+	}, {
 		name: "compaction uses up what deletes need on a full disk",
 		file: "db/manifest.go",
 		old:  "	if err == nil && ready {\n",
