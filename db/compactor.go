@@ -147,7 +147,7 @@ func (db *DB) compactTimer() {
 // whether there is a compaction to go on with. The caller holds compactor.mu.
 func (db *DB) choose() bool {
 	c := &db.compactor
-	if !db.mayWrite() {
+	if db.mayWrite() != nil {
 		return false // until the store is opened again
 	}
 	missing := db.missingHints()
@@ -194,11 +194,18 @@ func (db *DB) goOn(bytes int64) error {
 	return err
 }
 
-// mayWrite reports whether there may be writes at all.
-func (db *DB) mayWrite() bool {
+// abandon ends the compaction under way before its end. The caller holds mu.
+func (c *compactor) abandon(why error) {
+	c.running.discard()
+	c.running.failed = why
+	c.running = nil
+}
+
+// mayWrite is writable for somebody who does not hold DB.write.
+func (db *DB) mayWrite() error {
 	db.write.Lock()
 	defer db.write.Unlock()
-	return db.writable() == nil
+	return db.writable()
 }
 
 // count adds a compaction that has come to its end to the figures.
@@ -275,8 +282,7 @@ func (db *DB) stopCompactor() {
 	defer c.mu.Unlock()
 	c.closed = true
 	if c.running != nil {
-		c.running.discard()
-		c.running = nil
+		c.abandon(ErrClosed)
 	}
 	c.brief.Lock()
 	defer c.brief.Unlock()
@@ -308,8 +314,7 @@ func (db *DB) PauseCompaction() (resume func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.paused++; c.running != nil && c.running.borrowed {
-		c.running.discard() // puts wait for what it has borrowed
-		c.running = nil
+		c.abandon(errPaused) // puts wait for what it has borrowed
 	}
 	return sync.OnceFunc(func() {
 		c.mu.Lock()
@@ -406,22 +411,22 @@ func (db *DB) compactMore(job *compactJob) (more bool, err error) {
 	}
 	running := c.running
 	passed, written := running.passed, running.written
-	err = db.goOn(db.compactStep())
-	if running == job.running && isNoSpace(err) && len(running.inputs) > 1 && job.split() {
-		job.again(running)
-		err = nil
-	}
+	db.goOn(db.compactStep()) // beginNext has the error, if it is the job's
 	job.progress.Done += running.passed - passed
 	job.progress.Written += running.written - written
-	return true, err
+	return true, nil
 }
 
-// beginNext begins the next part of a job, unless there is none. The part before
-// may have failed in a step of the background.
+// beginNext begins the next part of a job, unless there is none or the part before
+// has failed, whoever did its last step. What else failed meanwhile, that the
+// background had begun, the job does itself.
 func (db *DB) beginNext(job *compactJob) (more bool, err error) {
 	c := &db.compactor
-	if before := job.running; before != nil && before.failed != nil && !job.isLeft(before) {
-		return false, before.failed
+	if err := job.end(); err != nil {
+		return false, err
+	}
+	if err := db.mayWrite(); err != nil {
+		return false, err
 	}
 	inputs := db.next(job)
 	switch {

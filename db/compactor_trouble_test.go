@@ -225,6 +225,73 @@ func TestCompactKnowsWhatFailed(t *testing.T) {
 	}
 }
 
+// Compact does not fail for what a compaction of the background met, which it
+// found under way, nor the sooner for a step of its own that the background did.
+// Method: the output of the compaction that is under way once gets no room.
+func TestCompactBesideBackground(t *testing.T) {
+	for name, own := range map[string]bool{"background's": false, "its own": true} {
+		t.Run(name, func(t *testing.T) {
+			disk := newDisk()
+			db := open(t, "", &Options{FS: disk, SegmentSize: 64 << 10})
+			thirdsOverwritten(t, db)
+			failed := false
+			failOnce := func() {
+				output := db.compactor.running.outputs[0].Segment().ID().FileName()
+				disk.Fail(func(op, name string, _ int) error {
+					if op != simdisk.OpWriteVec || name != output || failed {
+						return nil
+					}
+					failed = true
+					return syscall.ENOSPC
+				})
+			}
+			if !own {
+				for i := 0; db.compactor.running == nil && i < 100; i++ {
+					db.compactTimer() // it writes hints first
+				}
+				failOnce()
+			}
+			err := db.Compact(t.Context(), func(CompactProgress) {
+				if own && db.compactor.running != nil {
+					own = false
+					failOnce()
+					db.compactTimer()
+				}
+			})
+			if s := db.Stats(); err != nil || s.Compaction.Reclaimable > s.LiveBytes/10 {
+				t.Errorf("%v, and %d bytes are left", err, s.Compaction.Reclaimable)
+			}
+			if !failed {
+				t.Error("nothing has failed")
+			}
+		})
+	}
+}
+
+// A pause takes from Compact what it has borrowed. Compact does that part again,
+// and does not say that it is done before.
+func TestPauseDuringCompact(t *testing.T) {
+	s := newSmallStore(t)
+	s.fill()
+	s.thin(func(n int) bool { return n%2 > 0 })
+	paused := false
+	err := s.db.Compact(t.Context(), func(CompactProgress) {
+		if c := s.db.compactor.running; !paused && c != nil && c.borrowed {
+			paused = true
+			s.db.PauseCompaction()
+			if s.db.compactor.room.lent {
+				t.Error("it has not given back what it has borrowed")
+			}
+		}
+	})
+	if !paused {
+		t.Error("nothing was borrowed")
+	}
+	if after := s.db.Stats(); err != nil || after.Compaction.Reclaimable > after.LiveBytes/20 {
+		t.Errorf("%v, and %d bytes are left", err, after.Compaction.Reclaimable)
+	}
+}
+
 // While compaction is paused nobody waits for the room that it has borrowed.
 func TestPauseGivesRoomBack(t *testing.T) {
 	s := newSmallStore(t)

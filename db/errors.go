@@ -39,6 +39,9 @@ var errAborted = errors.New("a commit was cut off by a panic")
 // errFoldFirst says that a group has to wait for fold. Nothing was done.
 var errFoldFirst = errors.New("segments are to be merged first")
 
+// errPaused ends a compaction that had borrowed room, see room.
+var errPaused = errors.New("compaction is paused")
+
 // errParts is about a blobref with several extents, which are for uploads in
 // parts.
 var errParts = errors.New("value in several blobs: not supported by this version")

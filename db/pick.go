@@ -2,6 +2,7 @@ package db
 
 import (
 	"cmp"
+	"errors"
 	"math"
 	"slices"
 
@@ -288,16 +289,27 @@ type compactJob struct {
 	left     map[segment.ID]bool // segments it has not come to
 	together bool                // all at once, for the sake of the tombstones
 	groups   int64               // segments of output at a time, and of disk space
-	running  *compaction         // the last part begun
+	running  *compaction         // the last part begun, until it is known how it ended
 	progress CompactProgress
 }
 
-// split makes the job go on with less at a time, for a full disk. It can do so
-// once.
-func (j *compactJob) split() bool {
-	first := j.groups > 1
-	j.groups = 1
-	return first
+// end takes note of how the last part has ended, and returns its error unless it
+// is to be done again: after a pause, or once on a full disk with less at a time.
+func (j *compactJob) end() error {
+	part := j.running
+	if j.running = nil; part == nil {
+		return nil
+	}
+	if errors.Is(part.failed, errPaused) {
+		j.again(part)
+		return nil
+	}
+	if j.together = false; isNoSpace(part.failed) && len(part.inputs) > 1 && j.groups > 1 {
+		j.groups = 1
+		j.again(part)
+		return nil
+	}
+	return part.failed
 }
 
 // again has the inputs of a part that failed be compacted all the same.
@@ -306,9 +318,6 @@ func (j *compactJob) again(part *compaction) {
 		j.left[in.ID()] = true
 	}
 }
-
-// isLeft reports whether that is still to be done.
-func (j *compactJob) isLeft(part *compaction) bool { return j.left[part.inputs[0].ID()] }
 
 const (
 	jobGain   = 100 // as minGain, for Compact
@@ -331,10 +340,10 @@ func (db *DB) planCompact() *compactJob {
 // caller holds compactor.mu.
 func (db *DB) next(job *compactJob) (inputs []*segment.Segment) {
 	if job.together {
-		job.together = false
 		if inputs := db.oldestRange(); len(inputs) > 0 {
 			return inputs
 		}
+		job.together = false
 	}
 	s, most := db.measure(), db.segmentSize()
 	s.drop(func(c candidate) bool {

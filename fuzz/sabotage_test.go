@@ -461,6 +461,13 @@ var sabotages = []sabotage{
 		test: "TestFullDiskGivesSpaceBack|TestCompactWithoutRoom",
 		pkg:  "db",
 	}, {
+		name: "Compact takes what a pause has ended for done",
+		file: "db/pick.go",
+		old:  "	if errors.Is(part.failed, errPaused) {\n		j.again(part)\n",
+		new:  "	if errors.Is(part.failed, errPaused) {\n",
+		test: "TestPauseDuringCompact",
+		pkg:  "db",
+	}, {
 		name: "Compact forgets what there was no room for",
 		file: "db/pick.go",
 		old:  "	db.compactor.short = room < most\n",
