@@ -338,6 +338,7 @@ func (db *DB) Compact(ctx context.Context, progress func(CompactProgress)) error
 	}
 	defer db.scheduleCompaction(compactEvery)
 	job := db.planCompact()
+	defer db.leave(job)
 	for {
 		more, err := db.compactMore(job)
 		if progress != nil {
@@ -352,6 +353,17 @@ func (db *DB) Compact(ctx context.Context, progress func(CompactProgress)) error
 		if !more {
 			return db.writeHints(ctx)
 		}
+	}
+}
+
+// leave is for a job that may end before its time. The background goes on with what
+// is under way, but not during a pause.
+func (db *DB) leave(job *compactJob) {
+	c := &db.compactor
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.paused > 0 && c.running != nil && c.running == job.running && c.running.borrowed {
+		c.abandon(errPaused)
 	}
 }
 

@@ -292,6 +292,28 @@ func TestPauseDuringCompact(t *testing.T) {
 	}
 }
 
+// Compact that ends early during a pause keeps nothing borrowed: nobody would go on
+// with it.
+func TestCompactStoppedDuringPause(t *testing.T) {
+	s := newSmallStore(t)
+	s.fill()
+	s.thin(func(n int) bool { return n%2 > 0 })
+	s.db.PauseCompaction()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	s.db.Compact(ctx, func(CompactProgress) {
+		if c := s.db.compactor.running; c != nil && c.borrowed {
+			cancel()
+		}
+	})
+	if ctx.Err() == nil {
+		t.Error("nothing was borrowed")
+	}
+	if err := s.db.Put([]byte("new"), []byte("x"), nil); err != nil {
+		t.Error(err)
+	}
+}
+
 // While compaction is paused nobody waits for the room that it has borrowed.
 func TestPauseGivesRoomBack(t *testing.T) {
 	s := newSmallStore(t)
