@@ -31,6 +31,7 @@ type compaction struct {
 	synced  int64 // how many of them when they were last synced
 	moves   []move
 
+	room     int64 // bytes that it might write, when it began
 	borrowed bool  // it writes to blocks that were held for it
 	lent     int64 // bytes that are left of those
 

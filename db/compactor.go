@@ -27,8 +27,9 @@ type compactor struct {
 	running  *compaction
 	closed   bool
 	paused   int
-	hinted   bool                 // the last step wrote a hint, if one was missing
-	failures int                  // in a row
+	hinted   bool // the last step wrote a hint, if one was missing
+	failures int  // in a row
+	lack     lack
 	short    bool                 // there was no room for some of what should be compacted
 	suspect  map[segment.ID]error // damaged: they stay as they are
 
@@ -136,6 +137,7 @@ func (db *DB) compactTimer() {
 		wait := min(compactRetry<<min(c.failures, 10), compactRetryMax)
 		if isNoSpace(err) {
 			wait = compactRetry
+			c.lack.note(running, c.failures)
 		}
 		db.scheduleCompaction(wait)
 		return
@@ -156,7 +158,7 @@ func (db *DB) choose() bool {
 	}
 	if c.hinted = c.running == nil; c.hinted {
 		db.hintNext(missing)
-		if c.short {
+		if c.short || c.lack.attempts > 0 {
 			db.scheduleCompaction(compactRetry) // file systems give space back when they like
 		}
 	}

@@ -285,6 +285,49 @@ func TestCompactWithoutRoomForSome(t *testing.T) {
 	}
 }
 
+// boastful says that it has much more room than it gives.
+type boastful struct{ *simdisk.Disk }
+
+func (d boastful) Free() (int64, error) {
+	free, err := d.Disk.Free()
+	return free + 1<<30, err
+}
+
+// What there turns out to be no room to copy does not keep all else from being
+// compacted, and is not tried all the time; with more room its turn comes.
+func TestNoRoomForBest(t *testing.T) {
+	const large = 1 << 30
+	disk := boastful{newDisk()}
+	disk.Resize(large)
+	db := open(t, "", &Options{FS: disk, SegmentSize: 1 << 20, Sync: SyncNever})
+	resume := db.PauseCompaction()
+	halfDead := func(name string, n int) segment.ID {
+		for i := range 2 * n {
+			mustPut(t, db, fmt.Sprint(name, i/2), strings.Repeat("x", 10<<10))
+		}
+		id := db.writer.active.Segment().ID()
+		mustSeal(t, db)
+		return id
+	}
+	best, other := halfDead("best", 45), halfDead("other", 10)
+	free, _ := disk.Disk.Free()
+	disk.Resize(large - free + 300<<10)
+	resume()
+	before := disk.Count(simdisk.OpCreate)
+	disk.Advance(time.Minute)
+	if m := db.manifests.get(); m.entry(other) != nil || m.entry(best) == nil {
+		t.Errorf("of the segments %v and %v, the first of which does not fit, there are %+v", best, other, m.segments)
+	}
+	if n := disk.Count(simdisk.OpCreate) - before; n > 30 {
+		t.Errorf("%d files were made in a minute", n)
+	}
+	disk.Resize(large)
+	disk.Advance(2 * time.Second)
+	if db.manifests.get().entry(best) != nil {
+		t.Error("it is still there though there is room")
+	}
+}
+
 // Puts leave room for deletes, however full the last segment is. Method: disks of
 // several sizes are filled with long keys, which take as much to delete as to put,
 // and then to the last byte; no compaction is at work.

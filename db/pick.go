@@ -130,6 +130,7 @@ const (
 // holds compactor.mu.
 func (db *DB) pick() *compaction {
 	db.compactor.short = false
+	db.compactor.lack.attempts = max(db.compactor.lack.attempts-1, 0)
 	s := db.measure()
 	floor := db.opts.SegmentSize / 8 // a store this small is not worth it
 	if s.total-s.live < floor+int64(startAt*(db.opts.SpaceTarget-1)*float64(s.live)) && !db.scarce() {
@@ -141,10 +142,10 @@ func (db *DB) pick() *compaction {
 	s.drop(func(c candidate) bool { return db.compactor.suspect[c.seg.ID()] != nil })
 	small := s.small(db.opts.SegmentSize / foldRatio)
 	s.drop(func(c candidate) bool { return c.gain < c.seg.Len()/minGain })
-	size := min(db.opts.SegmentSize, db.fit(&s))
+	size := min(db.opts.SegmentSize, db.fit(&s, db.roomToTry))
 	inputs := segmentsOf(withSmall(s.best(size), small, size))
 	if len(inputs) == 0 && s.stuck > s.live/mostStuck {
-		inputs = db.oldestRange()
+		inputs = db.oldestRange(db.roomToTry())
 	}
 	if len(inputs) == 0 {
 		return nil
@@ -156,11 +157,12 @@ func (s *space) drop(unfit func(candidate) bool) {
 	s.candidates = slices.DeleteFunc(s.candidates, unfit)
 }
 
-// fit drops the candidates that there is no room to copy, and returns how much
-// there is. What is wholly dead needs none. If nothing fits that is worthwhile it
-// forces a collection and waits a moment for what that gives back of files that
-// were removed; what does not fit then is tried again when more of them have gone.
-func (db *DB) fit(s *space) (room int64) {
+// fit drops the candidates that there is no room to copy, as measure says, and
+// returns how much there is. What is wholly dead needs none. If nothing fits that
+// is worthwhile it forces a collection and waits a moment for what that gives back
+// of files that were removed; what does not fit then is tried again when more of
+// them have gone.
+func (db *DB) fit(s *space, measure func() int64) (room int64) {
 	if db.compactor.short = false; len(s.candidates) == 0 {
 		return 0
 	}
@@ -170,8 +172,8 @@ func (db *DB) fit(s *space) (room int64) {
 			least = c.need
 		}
 	}
-	if room = db.roomToCopy(); room < least && len(db.pinned.held()) > 0 {
-		db.collectUntil(func() bool { room = db.roomToCopy(); return room >= least })
+	if room = measure(); room < least && len(db.pinned.held()) > 0 {
+		db.collectUntil(func() bool { room = measure(); return room >= least })
 	}
 	db.compactor.short = room < most
 	s.drop(func(c candidate) bool { return c.need > room })
@@ -237,10 +239,10 @@ func (db *DB) sealDeadBlobs(s *space) bool {
 }
 
 // oldestRange returns all sealed segments: only together can they lose the
-// tombstones that keep their own older records dead.
-func (db *DB) oldestRange() (inputs []*segment.Segment) {
+// tombstones that keep their own older records dead. There are none if they need
+// more than so many bytes.
+func (db *DB) oldestRange(room int64) (inputs []*segment.Segment) {
 	s := db.measure()
-	room := db.roomToCopy()
 	for _, c := range s.candidates {
 		if room -= c.need - c.tombstones; room < 0 || db.compactor.suspect[c.seg.ID()] != nil {
 			return nil
@@ -340,7 +342,7 @@ func (db *DB) planCompact() *compactJob {
 // caller holds compactor.mu.
 func (db *DB) next(job *compactJob) (inputs []*segment.Segment) {
 	if job.together {
-		if inputs := db.oldestRange(); len(inputs) > 0 {
+		if inputs := db.oldestRange(db.roomToCopy()); len(inputs) > 0 {
 			return inputs
 		}
 		job.together = false
@@ -350,7 +352,7 @@ func (db *DB) next(job *compactJob) (inputs []*segment.Segment) {
 		small := c.seg.Len() < most/foldRatio
 		return !job.left[c.seg.ID()] || !c.worthwhile() && !small || db.compactor.suspect[c.seg.ID()] != nil
 	})
-	room := db.fit(&s)
+	room := db.fit(&s, db.roomToCopy)
 	slices.SortFunc(s.candidates, func(a, b candidate) int { return cmp.Compare(a.min, b.min) })
 	for len(s.candidates) > 0 {
 		group := s.take(min(job.groups*db.opts.SegmentSize, room))

@@ -150,15 +150,40 @@ func (db *DB) roomToCopy() int64 {
 	return db.free(1)
 }
 
+// lack is what the last compaction of the background lacked that came to nothing
+// for want of room: it could not write so many bytes though there seemed to be
+// room. Whatever needs as much has to wait, so that all else gets its turn and the
+// same is not copied again and again: until there is more room, or for so many
+// attempts to choose.
+type lack struct {
+	bytes, room int64
+	attempts    int
+}
+
+// note takes the failure of a compaction, one of several in a row.
+func (l *lack) note(failed *compaction, failures int) {
+	*l = lack{bytes: failed.written, room: failed.room, attempts: 4 << min(failures, 4)}
+}
+
+// roomToTry is roomToCopy, or less if that failed.
+func (db *DB) roomToTry() int64 {
+	room, l := db.roomToCopy(), db.compactor.lack
+	if l.attempts > 0 && room < l.room+db.reserveSize() {
+		return min(room, max(l.bytes-1, 0))
+	}
+	return room
+}
+
 // borrow has the compaction write to the blocks that are held for it, if the disk
 // is nearly full.
 func (c *compaction) borrow() {
+	c.room = c.db.free(1)
 	if !c.db.scarce() {
 		return
 	}
-	free := c.db.free(1)
 	if size := c.db.compactor.room.lend(c.db.fs); size > 0 {
-		c.borrowed, c.lent = true, size-c.db.reserveSize()+free
+		c.room += size - c.db.reserveSize()
+		c.borrowed, c.lent = true, c.room
 	}
 }
 
