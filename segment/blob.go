@@ -36,6 +36,7 @@ type Blob struct {
 
 	// Guarded by the lock of the cache.
 	open  weak.Pointer[blobFile] // as long as anybody uses it
+	kept  *blobFile              // by the cache
 	moved *blobFile              // once it is in memory only; users have a copy, which is open
 }
 
@@ -133,8 +134,9 @@ func (f *blobFile) clone() *blobFile {
 	return &c
 }
 
-// BlobCache bounds how many blobs are open that nobody uses. It is safe for
-// concurrent use.
+// BlobCache bounds how many blobs are open that nobody uses. It keeps them open
+// through their Blobs, so that the collection which finds that nobody holds a Blob
+// finds its file too. It is safe for concurrent use.
 type BlobCache struct {
 	fs   vfs.FS
 	most int
@@ -146,7 +148,7 @@ type BlobCache struct {
 
 type cached struct {
 	id   ID
-	file *blobFile
+	blob weak.Pointer[Blob]
 }
 
 // NewBlobCache returns a cache that keeps up to most blobs open.
@@ -157,9 +159,9 @@ func NewBlobCache(fsys vfs.FS, most int) *BlobCache {
 func (c *BlobCache) open(b *Blob) (*blobFile, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e, ok := c.files[b.id]; ok {
-		c.order.MoveToFront(e)
-		return e.Value.(cached).file, nil
+	if b.kept != nil {
+		c.order.MoveToFront(c.files[b.id])
+		return b.kept, nil
 	}
 	f := b.open.Value()
 	if f == nil {
@@ -172,7 +174,9 @@ func (c *BlobCache) open(b *Blob) (*blobFile, error) {
 	if b.moved != nil {
 		return f, nil // nothing to save by caching it
 	}
-	c.files[b.id] = c.order.PushFront(cached{b.id, f})
+	c.forget(b.id) // a Blob from before it
+	b.kept = f
+	c.files[b.id] = c.order.PushFront(cached{b.id, weak.Make(b)})
 	if c.order.Len() > c.most {
 		c.drop(c.order.Back())
 	}
@@ -201,7 +205,11 @@ func (c *BlobCache) forget(id ID) {
 }
 
 func (c *BlobCache) drop(e *list.Element) {
-	delete(c.files, c.order.Remove(e).(cached).id)
+	entry := c.order.Remove(e).(cached)
+	delete(c.files, entry.id)
+	if b := entry.blob.Value(); b != nil {
+		b.kept = nil
+	}
 }
 
 // openBlob opens a blob file, maps it unless mappings are scarce, which segments
