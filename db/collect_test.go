@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"testing"
+	"time"
 
 	"github.com/crowfly/crowfly/segment/vfs"
 )
@@ -30,6 +31,26 @@ func TestCollectionsBecomeRare(t *testing.T) {
 	}
 	if p := db.Stats().Pinned; p.Revoked != 1 || forced != 2 {
 		t.Errorf("%d collections forced, %+v", forced, p)
+	}
+}
+
+// That goes too for those of which somebody waits for what they give back: one that
+// gives back something makes the next one come soon, one in vain does not. Method: no
+// collection comes by itself.
+func TestCollectionsInVain(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	db := openImpatient(t, t.TempDir(), Options{})
+	never := func() bool { return false }
+	mustPut(t, db, "k", "old")
+	compactAll(t, db)
+	db.collectUntil(never)
+	if db.pinned.every != collectEvery || len(db.pinned.held()) > 0 {
+		t.Errorf("the next one comes after %v, though it was of use: %+v", db.pinned.every, db.Stats().Pinned)
+	}
+	db.pinned.every, db.pinned.last = collectSeldom, time.Time{}
+	db.collectUntil(never)
+	if n := db.Stats().Pinned.Collections; n != 2 || db.pinned.every != collectSeldom {
+		t.Errorf("%d collections, the next one comes after %v", n, db.pinned.every)
 	}
 }
 

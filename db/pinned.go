@@ -401,17 +401,19 @@ func (db *DB) collecting(do func() error) error {
 }
 
 // collectUntil forces a collection, if one may be, and waits a moment until what
-// it gives back is enough: cleanups run soon after it, not in it.
+// it gives back is enough: cleanups run soon after it, not in it. It was of use also
+// if it gave something back that is not enough.
 func (db *DB) collectUntil(enough func() bool) {
 	const tries, pause = 20, 5 * time.Millisecond
-	if !db.collect(func() bool { return true }) {
-		return
-	}
-	for range tries {
-		if time.Sleep(pause); enough() {
-			return
+	before := len(db.pinned.held())
+	db.collect(func() bool {
+		for range tries {
+			if time.Sleep(pause); enough() {
+				return true
+			}
 		}
-	}
+		return len(db.pinned.held()) < before
+	})
 }
 
 func outOfPlaces(err error) bool {
