@@ -27,8 +27,9 @@ type compactor struct {
 	running  *compaction
 	closed   bool
 	paused   int
-	hinted   bool // the last step wrote a hint, if one was missing
-	failures int  // in a row
+	owed     int        // so many hints come before the next compaction, if they are missing
+	since    segment.ID // what has this number or a higher one was written since Open
+	failures int        // in a row
 	lack     lack
 	short    bool                 // there was no room for some of what should be compacted
 	suspect  map[segment.ID]error // damaged: they stay as they are
@@ -45,7 +46,8 @@ const (
 	compactRetry    = time.Second            // after a failure, doubled by each further one
 	compactRetryMax = 64 * time.Second
 
-	mostMissing = 8 // of so many segments one may be without a hint before the next compaction
+	hintsBetween = 8 // so many more hints than it has outputs follow a compaction
+	hintShare    = 4 // a hint of what is in memory takes one part in so many, and one, of the time
 
 	reclaimEvery = time.Second
 )
@@ -153,16 +155,17 @@ func (db *DB) choose() bool {
 		return false // until the store is opened again
 	}
 	missing := db.missingHints()
-	if c.hinted || len(missing) <= len(db.manifests.get().segments)/mostMissing {
+	if c.owed == 0 || len(missing) == 0 {
 		c.running = db.pick()
 	}
-	if c.hinted = c.running == nil; c.hinted {
-		db.hintNext(missing)
-		if c.short || c.lack.attempts > 0 {
-			db.scheduleCompaction(compactRetry) // file systems give space back when they like
-		}
+	if c.running != nil {
+		return true
 	}
-	return !c.hinted
+	db.hintNext(missing)
+	if c.short || c.lack.attempts > 0 {
+		db.scheduleCompaction(compactRetry) // file systems give space back when they like
+	}
+	return false
 }
 
 // compactStep is small for small segments, so that their compaction has more
@@ -212,6 +215,7 @@ func (db *DB) mayWrite() error {
 
 // count adds a compaction that has come to its end to the figures.
 func (c *compactor) count() {
+	c.owed = c.running.made + hintsBetween
 	c.brief.Lock()
 	defer c.brief.Unlock()
 	c.stats.Compactions++
@@ -222,18 +226,29 @@ func (c *compactor) count() {
 }
 
 // hintNext writes one of the hints that are missing and has the timer go on.
+// What this run has written comes first: it is in memory still.
 func (db *DB) hintNext(list []entry) {
-	if len(list) > 0 {
-		db.hintFirst(list)
-		db.scheduleCompaction(db.pace(list[0].length))
+	if len(list) == 0 {
+		return
 	}
+	c := &db.compactor
+	n := slices.IndexFunc(list, func(e entry) bool { return e.id >= c.since })
+	if n < 0 {
+		c.owed = 0
+		db.hint(&list[0])
+		db.scheduleCompaction(db.pace(list[0].length))
+		return
+	}
+	began := db.fs.Now()
+	c.owed = max(c.owed-1, 0)
+	db.hint(&list[n])
+	db.scheduleCompaction(hintShare * db.fs.Now().Sub(began))
 }
 
-// hintFirst writes the first of the hints that are missing. The caller holds
-// compactor.mu.
-func (db *DB) hintFirst(list []entry) {
-	seg := db.state.Load().find(list[0].id)
-	if err := db.writeHint(seg, list[0]); err != nil {
+// hint writes the hint of a sealed segment. The caller holds compactor.mu.
+func (db *DB) hint(e *entry) {
+	seg := db.state.Load().find(e.id)
+	if err := db.writeHint(seg, *e); err != nil {
 		if path, ok := damagedPath(err); ok && path == seg.Path() {
 			db.compactor.suspectOne(seg.ID(), err) // of no consequence otherwise
 		}
@@ -378,7 +393,7 @@ func (db *DB) writeHints(ctx context.Context) error {
 		defer c.mu.Unlock()
 		list := db.missingHints()
 		if more = len(list) > 0 && !c.closed; more {
-			db.hintFirst(list)
+			db.hint(&list[0])
 		}
 		return more
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"syscall"
@@ -87,6 +88,28 @@ func TestHintsLeaveTimeForCompaction(t *testing.T) {
 	}
 	if n := fileBytes(disk); n > 20*64<<10 {
 		t.Errorf("%d bytes on disk for one value of 8 KiB", n)
+	}
+}
+
+// Hints keep up with what is sealed and what compaction makes, so that an Open
+// after a crash reads little else. Method: keys are overwritten without an end,
+// with a pause now and then that is long enough for a few steps.
+func TestHintsKeepUp(t *testing.T) {
+	disk := simdisk.New()
+	db := open(t, "", &Options{FS: disk, SegmentSize: 64 << 10})
+	rng := rand.New(rand.NewPCG(1, 2))
+	most := 0
+	for round := range 400 {
+		for range 32 {
+			mustPut(t, db, fmt.Sprint("key", rng.IntN(2000)), strings.Repeat("x", 1<<10))
+		}
+		disk.Advance(compactEvery)
+		if round > 100 {
+			most = max(most, len(db.missingHints()))
+		}
+	}
+	if s := db.Stats().Compaction; s.Compactions < 20 || most > 3 {
+		t.Errorf("%d segments were without a hint at once, of %d, after %d compactions", most, len(db.manifests.get().segments), s.Compactions)
 	}
 }
 

@@ -335,6 +335,7 @@ func TestFollowerPageLost(t *testing.T) {
 	mustPut(t, db, "keep", strings.Repeat("x", 1000))
 	mustPut(t, db, "pad", strings.Repeat("x", 64<<10))
 	mustPut(t, db, "gone", "x")
+	mustPut(t, db, "deleted", "x")
 	path := db.writer.active.Segment().Path()
 	mustSeal(t, db)
 	follower := open(t, dir, &Options{ReadOnly: true})
@@ -357,13 +358,21 @@ func TestFollowerPageLost(t *testing.T) {
 	if err := file.Truncate(16 << 10); err != nil {
 		t.Fatal(err)
 	}
+	var tombstones []int64
 	for range 2 {
 		if err := follower.refresh(); err == nil {
 			t.Error("the page can be read")
+		}
+		tombstones = append(tombstones, 0)
+		for _, u := range follower.index.Usages() {
+			tombstones[len(tombstones)-1] += u.Tombstones
 		}
 		if _, err := follower.Get(nil, []byte("new")); !errors.Is(err, ErrNotFound) {
 			t.Errorf("half the news is told: %v", err)
 		}
 		mustGet(t, follower, "keep", strings.Repeat("x", 1000))
+	}
+	if tombstones[0] != tombstones[1] {
+		t.Errorf("%d bytes of tombstones, and when told again %d", tombstones[0], tombstones[1])
 	}
 }

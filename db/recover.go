@@ -51,6 +51,7 @@ func (db *DB) recover() (err error) {
 		}
 	}
 	db.manifests.files.Store(uint64(next))
+	db.compactor.since = next
 	if err := db.checkStrays(m, segmentFiles(names)); err != nil {
 		return err
 	}

@@ -109,9 +109,6 @@ func (x *Index) publish(changes []Change, visible uint64, gone func(slot int) bo
 		if ref, ok := x.apply(c, x.hashes[i]); ok {
 			dead = append(dead, ref)
 		}
-		if c.Kind == segment.KindDelete {
-			x.usage[c.Ref.Slot()].Tombstones += c.Size
-		}
 	}
 	x.remove(orphans)
 	x.visible.Store(max(visible, x.visible.Load()))
@@ -180,11 +177,17 @@ func (x *Index) find(h hash, key []byte) place {
 func (x *Index) apply(c *Change, h hash) (dead segment.Ref, isDead bool) {
 	p := x.find(h, c.Key)
 	there := p.word.named()
+	if there && p.word.ref() == c.Ref {
+		return 0, false // a follower may be told again
+	}
+	gone := c.Kind == segment.KindDelete
+	if gone {
+		x.usage[c.Ref.Slot()].Tombstones += c.Size
+	}
 	if there && !x.supersedes(c, &p.stub) {
 		return c.Ref, c.Kind == segment.KindBlobRef
 	}
 	x.newest = max(x.newest, c.Seq)
-	gone := c.Kind == segment.KindDelete
 	if gone && !there && !x.keeping {
 		return 0, false
 	}

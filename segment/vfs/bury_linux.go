@@ -17,11 +17,17 @@ import (
 // for that too. So a large file is made shorter a little at a time before it is
 // closed, one file at a time, and the faster the more are waiting. RocksDB
 // deletes its files in this way for the same reason.
+//
+// A file is only shortened if nobody can notice: it has no name, nobody has it
+// open or mapped, and it was never lent to sendfile, which returns while pages of
+// the file wait in the queue of a socket. To cut a page, or several that the
+// kernel keeps as one, in two would fill a part of it with zeros first.
 const (
-	buryFrom  = 8 << 20 // smaller files are just closed
-	buryStep  = 1 << 20
+	buryFrom  = 8 << 20              // smaller files are just closed
+	buryStep  = 2 << 20              // as much as the kernel keeps as one, with pages of 4 KiB
 	burySteps = 1 << 14              // at most: the steps of a very large file are longer
-	buryPause = 4 * time.Millisecond // shared by all that wait
+	buryPause = 8 * time.Millisecond // shared by all that wait
+	buryRoom  = 8                    // on a disk without room for so many of them they are just closed
 
 	aloneTries = 50
 	alonePause = 20 * time.Millisecond
@@ -33,31 +39,37 @@ var burials struct {
 }
 
 // bury closes what a [File] that nobody uses any more has left open.
-func bury(handle *atomic.Pointer[os.File]) {
-	switch f := handle.Load(); {
+func bury(h *handle) {
+	switch f := h.Load(); {
 	case f == nil:
-	case isUnnamed(f, buryFrom):
+	case !h.lent.Load() && mayShrink(f):
 		go shrink(f)
 	default:
 		f.Close()
 	}
 }
 
-// isUnnamed reports whether a file has no name and at least so many bytes.
-func isUnnamed(f *os.File, size int64) bool {
+// mayShrink reports whether a file has no name, is large, and on a file system
+// that is known to keep what this needs: others may not count links, or not see
+// who else has the file mapped.
+func mayShrink(f *os.File) bool {
 	var info unix.Stat_t
-	err := unix.Fstat(int(f.Fd()), &info)
+	var system unix.Statfs_t
+	err1, err2 := unix.Fstat(int(f.Fd()), &info), unix.Fstatfs(int(f.Fd()), &system)
 	runtime.KeepAlive(f)
-	return err == nil && info.Nlink == 0 && info.Size >= size
+	if err1 != nil || err2 != nil || info.Nlink > 0 || info.Size < buryFrom {
+		return false
+	}
+	switch system.Type {
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC:
+		return int64(system.Bavail) > buryRoom*info.Size/int64(system.Bsize)
+	}
+	return false
 }
 
-// shrink gives the blocks of a file back and closes it. A process that has it
-// open or mapped would see that, so then it is only closed.
+// shrink gives the blocks of a file back and closes it. If somebody else has it
+// open or mapped it is only closed.
 func shrink(f *os.File) {
-	burials.waiting.Add(1)
-	defer burials.waiting.Add(-1)
-	burials.Lock()
-	defer burials.Unlock()
 	own, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_RDWR, 0)
 	f.Close()
 	if err != nil {
@@ -65,10 +77,18 @@ func shrink(f *os.File) {
 	}
 	defer own.Close()
 	if info, err := own.Stat(); err == nil && isAlone(own) {
-		step := max(buryStep, info.Size()/burySteps)
-		for end := info.Size() - step; end > 0 && own.Truncate(end) == nil; end -= step {
-			time.Sleep(buryPause / time.Duration(burials.waiting.Load()))
-		}
+		shorten(own, info.Size())
+	}
+}
+
+func shorten(f *os.File, size int64) {
+	burials.waiting.Add(1)
+	defer burials.waiting.Add(-1)
+	burials.Lock()
+	defer burials.Unlock()
+	step := buryStep * (1 + size/(buryStep*burySteps))
+	for end := (size - 1) / step * step; end > 0 && f.Truncate(end) == nil; end -= step {
+		time.Sleep(buryPause / time.Duration(burials.waiting.Load()))
 	}
 }
 

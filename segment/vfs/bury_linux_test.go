@@ -2,7 +2,9 @@ package vfs
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -31,10 +33,18 @@ func unnamed(t *testing.T) (f File, data []byte, changes func() int) {
 	return f, data, func() int { return events(watch) }
 }
 
-// events are those since the last call. Several that nobody has read are one.
-func events(watch int) int {
-	n, _ := unix.Read(watch, make([]byte, 64*unix.SizeofInotifyEvent))
-	return max(n, 0) / unix.SizeofInotifyEvent
+// events are the changes since the last call. Several that nobody has read are
+// one.
+func events(watch int) (changes int) {
+	buf := make([]byte, 64*unix.SizeofInotifyEvent)
+	n, _ := unix.Read(watch, buf)
+	for ; n > 0; n -= unix.SizeofInotifyEvent {
+		if binary.NativeEndian.Uint32(buf[4:])&unix.IN_MODIFY != 0 {
+			changes++
+		}
+		buf = buf[unix.SizeofInotifyEvent:]
+	}
+	return changes
 }
 
 // A large file without a name gives its space back little by little once nobody
@@ -55,7 +65,7 @@ func TestBuryBesideOthers(t *testing.T) {
 	before := aloneTries * alonePause
 	t.Run("descriptor", func(t *testing.T) {
 		f, data, changes := unnamed(t)
-		other, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", f.OS().Fd()))
+		other, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", f.(*file).handle.Load().Fd()))
 		check(t, err)
 		defer other.Close()
 		bury(f.(*file).handle)
@@ -67,7 +77,7 @@ func TestBuryBesideOthers(t *testing.T) {
 	})
 	t.Run("mapping", func(t *testing.T) {
 		f, data, changes := unnamed(t)
-		m, err := unix.Mmap(int(f.OS().Fd()), 0, len(data), unix.PROT_READ, unix.MAP_SHARED)
+		m, err := unix.Mmap(int(f.(*file).handle.Load().Fd()), 0, len(data), unix.PROT_READ, unix.MAP_SHARED)
 		check(t, err)
 		defer unix.Munmap(m)
 		bury(f.(*file).handle)
@@ -76,4 +86,50 @@ func TestBuryBesideOthers(t *testing.T) {
 			t.Errorf("%d changes", n)
 		}
 	})
+}
+
+// What sendfile has queued is what the receiver gets, also if the file goes before
+// that is read. Method: the receiver reads nothing until burying must have begun.
+func TestBuryWhileQueued(t *testing.T) {
+	f, data, changes := unnamed(t)
+	here, there := tcpPair(t)
+	check(t, here.SetWriteDeadline(time.Now().Add(time.Second)))
+	off := int64(len(data)) - 3<<20 - 100
+	sent, _, err := Send(rawConn(t, here), f, off, 3<<20)
+	if sent == 0 {
+		t.Fatal(err)
+	}
+	bury(f.(*file).handle)
+	f = nil
+	time.Sleep(100 * time.Millisecond)
+	here.Close()
+	got, err := io.ReadAll(there)
+	if err != nil || int64(len(got)) != sent || !bytes.Equal(got, data[off:off+sent]) || changes() > 0 {
+		t.Errorf("%d bytes of %d, %v", len(got), sent, err)
+	}
+}
+
+// Files that others hold do not keep the rest from giving their space back.
+// Method: as many are held as take longer than this test waits.
+func TestBuryBehindOthers(t *testing.T) {
+	var held []*os.File
+	defer func() {
+		for _, f := range held {
+			f.Close()
+		}
+	}()
+	for range 10 {
+		f, _, _ := unnamed(t)
+		other, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", f.(*file).handle.Load().Fd()))
+		check(t, err)
+		held = append(held, other)
+		bury(f.(*file).handle)
+	}
+	f, _, changes := unnamed(t)
+	bury(f.(*file).handle)
+	for deadline := time.Now().Add(aloneTries * alonePause * 5); changes() == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing has come back")
+		}
+	}
 }

@@ -97,7 +97,7 @@ func (d *Dir) Create(name string) (File, error) {
 		return nil, err
 	}
 	if d.inVain {
-		writeInPlace(f.OS())
+		writeInPlace(f.handle.Load())
 	}
 	return f, nil
 }

@@ -9,15 +9,21 @@ import (
 // file is a real file as a [File]. Its platform half lies in file_linux.go and
 // file_other.go.
 type file struct {
-	handle *atomic.Pointer[os.File] // nil once dropped
+	handle *handle
 	name   string
 	path   string
+}
+
+// handle is the operating system's file, nil once dropped.
+type handle struct {
+	atomic.Pointer[os.File]
+	lent atomic.Bool // others than this package have had it
 }
 
 var _ File = (*file)(nil)
 
 func newFile(f *os.File, name string) *file {
-	n := &file{handle: new(atomic.Pointer[os.File]), name: name, path: f.Name()}
+	n := &file{handle: new(handle), name: name, path: f.Name()}
 	n.handle.Store(f)
 	Own(n, bury, n.handle)
 	return n
@@ -70,7 +76,12 @@ func (f *file) Map(size int64) (*Mapping, error) {
 	return mapFile(h, size)
 }
 
-func (f *file) OS() *os.File { return f.handle.Load() }
+func (f *file) OS() *os.File {
+	if !f.handle.lent.Load() {
+		f.handle.lent.Store(true)
+	}
+	return f.handle.Load()
+}
 
 func (f *file) Drop() { f.handle.Store(nil) }
 

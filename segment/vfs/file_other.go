@@ -2,10 +2,7 @@
 
 package vfs
 
-import (
-	"os"
-	"sync/atomic"
-)
+import "os"
 
 // WriteVec implements [File].
 func (f *file) WriteVec(bufs [][]byte, off int64) (n int, err error) {
@@ -28,8 +25,8 @@ func (f *file) WriteVec(bufs [][]byte, off int64) (n int, err error) {
 func (f *file) Datasync() error { return f.Sync() }
 
 // bury closes what a [File] that nobody uses any more has left open.
-func bury(handle *atomic.Pointer[os.File]) {
-	if f := handle.Load(); f != nil {
+func bury(h *handle) {
+	if f := h.Load(); f != nil {
 		f.Close()
 	}
 }
