@@ -177,7 +177,7 @@ func (x *Index) find(h hash, key []byte) place {
 func (x *Index) apply(c *Change, h hash) (dead segment.Ref, isDead bool) {
 	p := x.find(h, c.Key)
 	there := p.word.named()
-	if there && p.word.ref() == c.Ref {
+	if there && p.word.ref() == c.Ref && p.stub.Seq == c.Seq {
 		return 0, false // a follower may be told again
 	}
 	gone := c.Kind == segment.KindDelete
