@@ -28,6 +28,7 @@ type DB struct {
 	counters  counters
 	follow    follower // read-only stores
 	compactor compactor
+	cause     atomic.Pointer[error] // writer.poison, once Health has seen it
 
 	// What readers work with; nil once closed. Changed under stateMu.
 	state   atomic.Pointer[state]

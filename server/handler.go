@@ -31,6 +31,7 @@ type Handler struct {
 	pace    pace
 	now     func() time.Time // of a PUT
 	stats   counters
+	sick    sync.Once // the log knows
 
 	compacting sync.Mutex      // for a client
 	alive      context.Context // until the server is shut down
@@ -130,12 +131,13 @@ func (x *exchange) serveRoot() {
 
 // serveOwn answers below /-/, which belongs to the server.
 func (x *exchange) serveOwn() {
-	read := x.r.Method == http.MethodGet || x.r.Method == http.MethodHead
 	switch path := x.r.URL.EscapedPath(); {
-	case path == reserved+"stats" && read:
-		x.describe()
 	case path == reserved+"stats":
-		x.otherMethod("GET, HEAD, OPTIONS")
+		x.look(x.describe)
+	case path == reserved+"healthz":
+		x.look(x.healthy)
+	case path == reserved+"readyz":
+		x.look(x.ready)
 	case path == reserved+"compact" && x.r.Method == http.MethodPost:
 		x.compact()
 	case path == reserved+"compact":
@@ -143,6 +145,15 @@ func (x *exchange) serveOwn() {
 	default:
 		x.problem(http.StatusNotFound, "nothing here: paths below /-/ are not keys; write /%2D/ for a key that begins so")
 	}
+}
+
+// look answers what can be looked at only.
+func (x *exchange) look(answer func()) {
+	if x.r.Method == http.MethodGet || x.r.Method == http.MethodHead {
+		answer()
+		return
+	}
+	x.otherMethod("GET, HEAD, OPTIONS")
 }
 
 func (x *exchange) otherMethod(allow string) {

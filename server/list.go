@@ -192,7 +192,7 @@ func (p *textPage) addPrefix(prefix []byte) {
 func (p *textPage) size() int { return p.Len() }
 
 func (p *textPage) finish(string) (string, []byte) {
-	return "text/plain; charset=utf-8", p.Bytes()
+	return plainText, p.Bytes()
 }
 
 // jsonPage is {"keys": [listEntry...], "prefixes": [listPrefix...],
