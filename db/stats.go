@@ -21,6 +21,8 @@ type Stats struct {
 	BlobBytes     int64 // what they take besides the segments
 	DeadBlobBytes int64 // of them, what no key names any more
 
+	IndexBytes int64 // memory of the index, without what listings need besides
+
 	// Hints are the segments that have one, HintsMissing those that are to
 	// get one. A read-only store knows of what was there when it was opened.
 	Hints, HintsMissing int
@@ -68,6 +70,9 @@ func (db *DB) Stats() Stats {
 	s := Stats{
 		ReadOnly: db.opts.ReadOnly,
 		Keys:     db.index.Len(),
+
+		IndexBytes: db.index.TableBytes(),
+
 		Sequence: db.index.Visible(),
 		Commits:  db.counters.commits.Load(),
 		Records:  db.counters.records.Load(),

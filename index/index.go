@@ -134,6 +134,17 @@ func (x *Index) Usages() []Usage {
 	return slices.Clone(x.usage)
 }
 
+// TableBytes is how much memory the hash takes. The order of the keys, once a
+// Snapshot has asked for it, takes more.
+func (x *Index) TableBytes() (n int64) {
+	for i := range x.tables {
+		if t := x.tables[i].Load(); t != nil {
+			n += 8 * int64(len(t.words))
+		}
+	}
+	return n
+}
+
 // Len is the number of live keys.
 func (x *Index) Len() int {
 	x.mu.Lock()

@@ -213,6 +213,9 @@ func TestGrowth(t *testing.T) {
 		}
 	}
 	s.wantBooks(live)
+	if n := s.index.TableBytes(); n < 50_000*8*4/3 || n > 50_000*8*4 {
+		t.Errorf("%d bytes of tables", n)
+	}
 	for shard := range s.index.tables {
 		size, fill := len(s.index.tables[shard].Load().words), s.index.fills[shard]
 		if fill.used > size*3/4 || fill.used < size/4 {
