@@ -33,6 +33,8 @@ type fastConn struct {
 	begun     bool   // the next head has begun, and its time runs
 	readBy    time.Time
 	writeBy   time.Time
+	began     time.Time // the answer to the last request
+	ended     time.Time
 
 	head   head
 	answer answer
@@ -64,7 +66,7 @@ func (c *fastConn) serve() {
 	defer func() {
 		if p := recover(); p != nil {
 			c.handler.log.Error("panic in a request", "method", c.head.method, "panic", p, "stack", string(debug.Stack()))
-			c.handler.stats.request(c.head.method, 0)
+			c.handler.stats.request(c.head.method, 0, time.Since(c.began))
 			_ = c.SetLinger(0)
 		}
 		if !handed {
@@ -72,7 +74,7 @@ func (c *fastConn) serve() {
 		}
 		c.from.fast.remove(c)
 	}()
-	c.readWithin(c.from.fast.http.ReadHeaderTimeout)
+	c.readWithin(c.from.fast.http.ReadHeaderTimeout, time.Now())
 	for {
 		switch c.step() {
 		case hangUp:
@@ -148,9 +150,9 @@ func (c *fastConn) read() move {
 	switch {
 	case c.served == 0:
 	case unread == 0:
-		c.readWithin(c.from.fast.http.IdleTimeout)
+		c.readWithin(c.from.fast.http.IdleTimeout, c.ended)
 	case !c.begun:
-		c.readWithin(c.from.fast.http.ReadHeaderTimeout)
+		c.readWithin(c.from.fast.http.ReadHeaderTimeout, time.Now())
 		c.begun = true
 	}
 	n, err := c.Read(c.in[c.end:])
@@ -166,8 +168,8 @@ func (c *fastConn) read() move {
 
 // readWithin sets the deadline for reading, unless one stands that is nearly
 // the same: to set one for each request costs more than to read the time.
-func (c *fastConn) readWithin(d time.Duration) {
-	if t := time.Now().Add(d); !nearly(c.readBy, t, d) {
+func (c *fastConn) readWithin(d time.Duration, from time.Time) {
+	if t := from.Add(d); !nearly(c.readBy, t, d) {
 		_ = c.SetReadDeadline(t)
 		c.readBy = t
 	}
@@ -194,13 +196,14 @@ func (c *fastConn) SyscallConn() (syscall.RawConn, error) { return c.raw, nil }
 
 // request answers the request that the unread bytes begin with.
 func (c *fastConn) request() move {
+	c.began = time.Now()
 	if c.head.method == http.MethodPut {
 		return c.put()
 	}
 	c.failed = nil
 	if err := c.handler.store.Lend(c.head.key, c.lend); err != nil {
 		c.answer.refuse(c.handler.failure(c.head.method, err), nil)
-		c.failed = c.send()
+		c.failed = c.send(c.began)
 	}
 	return c.done(c.head.size)
 }
@@ -213,7 +216,7 @@ func (c *fastConn) lent(v db.Lent) error {
 	if err := a.get(c.handler, &c.head.request, &v); err != nil {
 		return err
 	}
-	c.failed = c.send()
+	c.failed = c.send(c.began)
 	return nil
 }
 
@@ -222,7 +225,8 @@ func (c *fastConn) done(n int) move {
 	c.next += n
 	c.served++
 	c.handler.stats.fast.Add(1)
-	c.handler.stats.request(c.head.method, c.answer.status)
+	c.ended = time.Now()
+	c.handler.stats.request(c.head.method, c.answer.status, c.ended.Sub(c.began))
 	if cap(c.out) > 2*maxHead {
 		c.out, c.answer.fields = nil, nil // an idle connection keeps little
 	}
@@ -232,12 +236,12 @@ func (c *fastConn) done(n int) move {
 	return hangUp
 }
 
-// send sends the answer.
-func (c *fastConn) send() error {
-	a, now := &c.answer, time.Now()
+// send sends the answer, which gets the given time for its date.
+func (c *fastConn) send(date time.Time) error {
+	a := &c.answer
 	out := appendStatusLine(c.out[:0], a.status)
 	out = append(out, a.fields...)
-	out = appendDate(out, now)
+	out = appendDate(out, date)
 	if c.from.fast.stopping.Load() {
 		out = append(out, "Connection: close\r\n"...)
 	}
@@ -249,7 +253,7 @@ func (c *fastConn) send() error {
 	if c.head.method != http.MethodHead {
 		out = append(out, a.text...)
 	}
-	_ = c.SetWriteDeadline(now.Add(c.handler.pace.grace))
+	_ = c.SetWriteDeadline(c.handler.pace.deadline(0))
 	_, err := c.Write(out)
 	return err
 }

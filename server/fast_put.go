@@ -33,7 +33,7 @@ func (c *fastConn) put() move {
 	} else {
 		a.stored(result)
 	}
-	c.failed = c.send()
+	c.failed = c.send(time.Now())
 	return c.done(min(c.head.size+len(body), c.end-c.next))
 }
 

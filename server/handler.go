@@ -17,6 +17,10 @@ type Options struct {
 	// db.MaxValue if it is zero or more than that.
 	MaxBody int64
 
+	// Metrics has GET /-/metrics answered, as [Handler.Metrics] does. Whoever
+	// may send requests may read it then.
+	Metrics bool
+
 	// Log hears of damage and of failures of this machine, never of what a
 	// client did wrong. It is slog.Default if it is nil.
 	Log *slog.Logger
@@ -30,8 +34,12 @@ type Handler struct {
 	log     *slog.Logger
 	pace    pace
 	now     func() time.Time // of a PUT
+	metered bool             // there is /-/metrics
 	stats   counters
 	sick    sync.Once // the log knows
+
+	// connections counts those of a Server, and is nil elsewhere.
+	connections func() (fast, slow int)
 
 	compacting sync.Mutex      // for a client
 	alive      context.Context // until the server is shut down
@@ -51,6 +59,7 @@ func NewHandler(store *db.DB, o *Options) *Handler {
 	if o.MaxBody > 0 {
 		h.maxBody = min(o.MaxBody, db.MaxValue)
 	}
+	h.metered = o.Metrics
 	if o.Log != nil {
 		h.log = o.Log
 	}
@@ -62,17 +71,12 @@ func (h *Handler) Stats() Stats { return h.stats.load() }
 
 // ServeHTTP implements [http.Handler].
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{Handler: h, w: w, r: r, rc: http.NewResponseController(w)}
-	defer func() { h.stats.request(r.Method, x.status) }()
-	x.expectBody()
-
-	// A browser must not take an uploaded text for a script.
-	w.Header().Set(noSniff, "nosniff")
-
+	x, began := h.begin(w, r), time.Now()
+	defer func() { h.stats.request(r.Method, x.status, time.Since(began)) }()
 	key, kind := splitPath(r.URL)
 	switch {
 	case !fromThisMachine(r):
-		x.problem(http.StatusMisdirectedRequest, "this server is for its own machine only: ask for localhost or 127.0.0.1")
+		x.misdirected()
 	case kind == badPath:
 		x.problem(http.StatusBadRequest, "the request target has no path")
 	case kind == reservedPath:
@@ -96,6 +100,21 @@ type exchange struct {
 	q      request // of a key
 	unread bool    // there is a body, and its end was not seen
 	status int     // 0 until the header is written
+}
+
+// begin is what comes before every answer.
+func (h *Handler) begin(w http.ResponseWriter, r *http.Request) *exchange {
+	x := &exchange{Handler: h, w: w, r: r, rc: http.NewResponseController(w)}
+	x.expectBody()
+
+	// A browser must not take an uploaded text for a script.
+	w.Header().Set(noSniff, "nosniff")
+	return x
+}
+
+// misdirected answers a request that is not fromThisMachine.
+func (x *exchange) misdirected() {
+	x.problem(http.StatusMisdirectedRequest, "this server is for its own machine only: ask for localhost or 127.0.0.1")
 }
 
 // guard turns a fault in this goroutine into a panic, which net/http survives:
@@ -138,6 +157,8 @@ func (x *exchange) serveOwn() {
 		x.look(x.healthy)
 	case path == reserved+"readyz":
 		x.look(x.ready)
+	case path == reserved+"metrics" && x.metered:
+		x.look(x.metrics)
 	case path == reserved+"compact" && x.r.Method == http.MethodPost:
 		x.compact()
 	case path == reserved+"compact":

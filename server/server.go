@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/crowfly/crowfly/db"
@@ -24,26 +25,32 @@ type Server struct {
 	handler *Handler
 	http    http.Server
 	fast    fastPath
-	slow    bool // for tests: all requests are net/http's
+	ops     http.Server  // see ServeMetrics
+	slowly  atomic.Int64 // connections that are net/http's
+	slow    bool         // for tests: all requests are net/http's
 }
 
 // New returns a server for store, which must stay open until Shutdown has
 // returned. The options may be nil.
 func New(store *db.DB, o *Options) *Server {
 	h := NewHandler(store, o)
-	s := &Server{
-		handler: h,
-		http: http.Server{
-			Handler:           h,
-			ReadHeaderTimeout: readHeaderTimeout,
-			IdleTimeout:       idleTimeout,
-			MaxHeaderBytes:    maxHeaderBytes,
-			ConnContext:       withConn,
-			ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelError),
-		},
-	}
+	s := &Server{handler: h}
+	s.configure(&s.http, h)
+	s.configure(&s.ops, h.operations())
+	s.http.ConnState = s.countConn
+	h.connections = s.connections
 	s.fast = fastPath{handler: h, http: &s.http, conns: make(map[*fastConn]struct{})}
 	return s
+}
+
+// configure prepares a server of net/http.
+func (s *Server) configure(to *http.Server, h http.Handler) {
+	to.Handler = h
+	to.ReadHeaderTimeout = readHeaderTimeout
+	to.IdleTimeout = idleTimeout
+	to.MaxHeaderBytes = maxHeaderBytes
+	to.ConnContext = withConn
+	to.ErrorLog = slog.NewLogLogger(s.handler.log.Handler(), slog.LevelError)
 }
 
 // ErrNotLoopback says that a server would have been open to the network.
@@ -85,6 +92,7 @@ func (s *Server) Serve(l net.Listener) error {
 // and waits for the other requests under way. When the context ends before them,
 // it cuts them off and returns the context's error.
 func (s *Server) Shutdown(ctx context.Context) error {
+	defer s.ops.Close()
 	s.handler.end()
 	s.http.SetKeepAlivesEnabled(false) // idle connections end now
 	err := s.fast.stop(ctx)

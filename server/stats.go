@@ -3,6 +3,7 @@ package server
 import (
 	"net/http"
 	"sync/atomic"
+	"time"
 )
 
 // Stats are totals since the handler was made. Sizes are bytes of values,
@@ -54,6 +55,7 @@ const (
 // counters are Stats being counted.
 type counters struct {
 	requests [5]requestCounters // see methodIndex
+	latency  [5]histogram       // the same
 	mapped   atomic.Uint64
 	sendfile atomic.Uint64
 	copied   [copyReasons]atomic.Uint64
@@ -83,13 +85,16 @@ func methodIndex(method string) int {
 	return 4
 }
 
-// request counts one. A status of 0 is a handler that did not come to answer.
-func (c *counters) request(method string, status int) {
+// request counts one and the time it took. A status of 0 is a handler that did
+// not come to answer.
+func (c *counters) request(method string, status int, took time.Duration) {
 	class := status / 100
 	if class < 2 || class > 5 {
 		class = 5
 	}
-	c.requests[methodIndex(method)][class-2].Add(1)
+	i := methodIndex(method)
+	c.requests[i][class-2].Add(1)
+	c.latency[i].add(took)
 }
 
 // send counts n bytes sent by a number of sendfile calls. Of those that sent

@@ -1,0 +1,48 @@
+package server
+
+import (
+	"errors"
+	"net"
+	"net/http"
+)
+
+// ServeMetrics answers GET /-/metrics, /-/healthz and /-/readyz, and nothing
+// else, on a listener of its own until the end of Shutdown: as long as requests
+// are waited for it can be asked about them. The listener must be for this machine
+// only, and is closed at the end. The error is as that of Serve.
+func (s *Server) ServeMetrics(l net.Listener) error {
+	if err := loopbackOnly(l.Addr()); err != nil {
+		return errors.Join(err, l.Close())
+	}
+	err := s.ops.Serve(listener{Listener: l, pace: s.handler.pace})
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// operations answers what is for those who run a server.
+func (h *Handler) operations() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle(reserved+"metrics", h.Metrics())
+	mux.Handle(reserved+"healthz", h)
+	mux.Handle(reserved+"readyz", h)
+	return mux
+}
+
+// connections counts the open ones.
+func (s *Server) connections() (fast, slow int) {
+	s.fast.mu.Lock()
+	defer s.fast.mu.Unlock()
+	return len(s.fast.conns), int(s.slowly.Load())
+}
+
+// countConn hears of the connections that are net/http's.
+func (s *Server) countConn(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		s.slowly.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		s.slowly.Add(-1)
+	}
+}
