@@ -97,7 +97,7 @@ func dispatch(args []string, e *env) error {
 	parser, err := kong.New(&commands{},
 		kong.Name("crowfly"),
 		kong.Description("An embedded zero-copy blob store and its HTTP server."),
-		kong.Vars{"listen": defaultListen},
+		kong.Vars{"listen": defaultListen, "metrics": metricsAuto, "metrics_address": metricsAddress},
 		kong.KindMapper(reflect.String, kong.MapperFunc(decodeRaw)),
 		kong.Writers(e.out, e.err),
 		kong.Exit(func(int) { answered = true }),

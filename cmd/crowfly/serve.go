@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -16,9 +17,10 @@ import (
 const defaultListen = "127.0.0.1:7070"
 
 type serveCmd struct {
-	Dir    string        `arg:"" help:"Store directory, created if it does not exist."`
-	Listen string        `default:"${listen}" placeholder:"ADDR" help:"Address to listen on, by default ${default}."`
-	Grace  time.Duration `default:"10s" help:"How long requests may go on after the first SIGINT or SIGTERM, by default ${default}. A second signal ends them at once."`
+	Dir     string        `arg:"" help:"Store directory, created if it does not exist."`
+	Listen  string        `default:"${listen}" placeholder:"ADDR" help:"Address to listen on, by default ${default}."`
+	Metrics string        `default:"${metrics}" placeholder:"ADDR" help:"Where Prometheus finds figures, at /-/metrics, beside /-/healthz and /-/readyz: an address of this machine, 'same' for that of --listen, 'off', or by default 'auto': ${metrics_address} or, if that is taken, any free port."`
+	Grace   time.Duration `default:"10s" help:"How long requests may go on after the first SIGINT or SIGTERM, by default ${default}. A second signal ends them at once."`
 }
 
 func (c *serveCmd) Run(e *env) (err error) {
@@ -33,18 +35,28 @@ func (c *serveCmd) Run(e *env) (err error) {
 	}
 	defer closeAfter(store, &err)
 
-	srv := server.New(store, &server.Options{Log: slog.New(slog.NewTextHandler(e.err, nil))})
+	srv := server.New(store, &server.Options{
+		Metrics: c.Metrics == metricsSame,
+		Log:     slog.New(slog.NewTextHandler(e.err, nil)),
+	})
 	listener, err := srv.Listen(c.Listen)
 	if err != nil {
 		return err
 	}
-	c.greet(e, listener.Addr())
+	metrics, err := c.listenMetrics(srv)
+	if err != nil {
+		return errors.Join(fmt.Errorf("metrics: %w", err), listener.Close())
+	}
+	c.greet(e, listener, metrics)
 
-	served := make(chan error, 1)
+	served := make(chan error, 2)
 	go func() { served <- srv.Serve(listener) }()
+	if metrics != nil {
+		go func() { served <- srv.ServeMetrics(metrics) }()
+	}
 	select {
 	case err := <-served:
-		return err
+		return errors.Join(err, c.shutdown(srv, signals))
 	case s := <-signals:
 		e.talk("%v: stopping", s)
 		return c.shutdown(srv, signals)
@@ -52,8 +64,9 @@ func (c *serveCmd) Run(e *env) (err error) {
 }
 
 // greet says where the server is, in commands to paste.
-func (c *serveCmd) greet(e *env, addr net.Addr) {
-	e.talk("serving %s on http://%s, try:", c.Dir, addr)
+func (c *serveCmd) greet(e *env, listener, metrics net.Listener) {
+	addr := listener.Addr()
+	e.talk("serving %s on http://%s%s, try:", c.Dir, addr, c.whereMetrics(listener, metrics))
 	for _, line := range []string{
 		"echo hello | curl -T - 'http://%s/hello.txt'",
 		"curl 'http://%s/hello.txt'",
