@@ -121,7 +121,8 @@ func TestServerCopiesNothing(t *testing.T) {
 	eventually(t, "all requests are counted", func() bool { return s.Stats().Get == want })
 }
 
-// TestAnyNetHTTPServer: the same handler elsewhere, where it does what it can.
+// TestAnyNetHTTPServer: the same handler elsewhere, where it does what it can, and
+// the metrics say what took the rest away.
 func TestAnyNetHTTPServer(t *testing.T) {
 	store := openStore(t)
 	values := putSizes(t, store)
@@ -150,6 +151,13 @@ func TestAnyNetHTTPServer(t *testing.T) {
 			defer server.Close()
 			getAll(t, server.Client(), server.URL, values)
 			checkBytes(t, h.Stats, 0, c.sendfile, c.copied)
+			wantSamples(t, scrape(t, h), map[string]float64{
+				`sent_bytes_total{path="copied"}`:       float64(c.copied.Total()),
+				`copied_bytes_total{reason="http2"}`:    float64(c.copied.HTTP2),
+				`copied_bytes_total{reason="tls"}`:      float64(c.copied.TLS),
+				`copied_bytes_total{reason="wrapped"}`:  float64(c.copied.Wrapped),
+				`copied_bytes_total{reason="buffered"}`: float64(c.copied.Buffered),
+			})
 		})
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,10 +21,12 @@ import (
 )
 
 // childStore is set for a child that serves the store it names, see serveChild,
-// and childSlow for one that does so without the fast path.
+// childSlow for one that does so without the fast path, and childForeign for one
+// with a server of net/http.
 const (
-	childStore = "CROWFLY_SERVER_TEST_STORE"
-	childSlow  = "CROWFLY_SERVER_TEST_SLOW"
+	childStore   = "CROWFLY_SERVER_TEST_STORE"
+	childSlow    = "CROWFLY_SERVER_TEST_SLOW"
+	childForeign = "CROWFLY_SERVER_TEST_FOREIGN"
 )
 
 func TestMain(m *testing.M) {
@@ -45,9 +49,17 @@ func serveChild(dir string) error {
 	if err != nil {
 		return err
 	}
-	s := New(store, nil)
-	s.slow = os.Getenv(childSlow) != ""
-	l, err := s.Listen("127.0.0.1:0")
+	var s interface {
+		Serve(net.Listener) error
+		Shutdown(context.Context) error
+	}
+	if own := New(store, nil); os.Getenv(childForeign) == "" {
+		own.slow = os.Getenv(childSlow) != ""
+		s = own
+	} else {
+		s = &http.Server{Handler: NewHandler(store, nil)}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
@@ -58,7 +70,10 @@ func serveChild(dir string) error {
 		return err
 	}
 	err = s.Shutdown(context.Background())
-	return errors.Join(err, <-done, store.Close())
+	if end := <-done; end != http.ErrServerClosed {
+		err = errors.Join(err, end)
+	}
+	return errors.Join(err, store.Close())
 }
 
 // TestSystemCalls watches the server from outside: the bytes of large values
@@ -67,6 +82,30 @@ func serveChild(dir string) error {
 // request is read with one call, not counting that there was none yet, and a
 // small value leaves with one more.
 func TestSystemCalls(t *testing.T) {
+	calls, sent := traceGets(t)
+	seen := watch(t, calls, sent)
+	if seen.read != sent.responses || seen.vectors != sent.responses-sent.large {
+		t.Errorf("%d reads that brought something and %d writev, want one for each of %d requests, %d of them for large values",
+			seen.read, seen.vectors, sent.responses, sent.large)
+	}
+	if seen.more != sent.large {
+		t.Errorf("%d headers wait for their body, want one for each of %d large bodies", seen.more, sent.large)
+	}
+}
+
+// TestSystemCallsElsewhere watches a [Handler] in a server of net/http in the same
+// way: large values and ranges of them leave by sendfile too, with a write for
+// the header alone, and a small value in one write with it.
+func TestSystemCallsElsewhere(t *testing.T) {
+	calls, sent := traceGets(t, childForeign+"=1")
+	if seen := watch(t, calls, sent); seen.vectors != 0 || seen.more != 0 {
+		t.Errorf("%d writev and %d sends with more to come: this is no server of net/http", seen.vectors, seen.more)
+	}
+}
+
+// traceGets gets values and ranges from a child and returns what it did.
+func traceGets(t *testing.T, env ...string) ([]call, traced) {
+	t.Helper()
 	strace, err := exec.LookPath("strace")
 	if err != nil {
 		skip(t, "no strace")
@@ -74,12 +113,10 @@ func TestSystemCalls(t *testing.T) {
 	values := map[string][]byte{"1K": noise(1000, 3), "256K": noise(256<<10, 1), "12M": noise(12<<20, 2)}
 	dir := storeOf(t, values)
 	trace := filepath.Join(t.TempDir(), "trace")
-	addr, stop := startTraced(t, strace, trace, dir)
-
+	addr, stop := startTraced(t, strace, trace, append(env, childStore+"="+dir)...)
 	sent := getTraced(t, addr, values)
 	stop()
-
-	checkCalls(t, readTrace(t, trace), sent)
+	return readTrace(t, trace), sent
 }
 
 // storeOf makes a closed store with the values.
@@ -101,14 +138,14 @@ func storeOf(t *testing.T, values map[string][]byte) string {
 
 // startTraced starts the child under strace, which writes a file for each
 // thread.
-func startTraced(t *testing.T, strace, trace, dir string) (addr string, stop func()) {
+func startTraced(t *testing.T, strace, trace string, env ...string) (addr string, stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, strace, "-ff", "-qq", "-ttt", "-yy", "-s", "64", "-o", trace,
 		"-e", "trace=network,read,pread64,readv,preadv,preadv2,write,writev,pwrite64,pwritev,sendfile,splice",
 		os.Args[0])
-	cmd.Env = append(os.Environ(), childStore+"="+dir)
+	cmd.Env = append(os.Environ(), env...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	stdin, err := cmd.StdinPipe()
@@ -214,11 +251,16 @@ func readTrace(t *testing.T, trace string) (calls []call) {
 // other sockets than those it serves.
 var socketArgs = regexp.MustCompile(`^\d+<(TCP|TCPv6|socket):`)
 
-func checkCalls(t *testing.T, calls []call, sent traced) {
+// watched are calls on sockets: reads that brought something, and writes of two
+// kinds.
+type watched struct{ read, vectors, more int }
+
+// watch checks what holds for any server, and counts the rest.
+func watch(t *testing.T, calls []call, sent traced) (seen watched) {
 	t.Helper()
 	began := startOfService(t, calls)
 	var bySendfile int64
-	read, written, vectors, more := 0, 0, 0, 0
+	written := 0
 	for _, c := range calls {
 		onSocket := socketArgs.MatchString(c.args)
 		switch {
@@ -231,14 +273,14 @@ func checkCalls(t *testing.T, calls []call, sent traced) {
 		case strings.Contains(c.args, ".seg"):
 			t.Errorf("the segment is read: %s(%.100s) = %d", c.name, c.args, c.result)
 		case onSocket && c.name == "read" && c.result > 0:
-			read++
+			seen.read++
 		case onSocket && writes[c.name]:
 			written++
 			if c.name == "writev" {
-				vectors++
+				seen.vectors++
 			}
 			if strings.Contains(c.args, "MSG_MORE") {
-				more++
+				seen.more++
 			}
 			if c.result >= 4096 {
 				t.Errorf("more than a header and a small value is written: %s(%.100s) = %d", c.name, c.args, c.result)
@@ -251,13 +293,7 @@ func checkCalls(t *testing.T, calls []call, sent traced) {
 	if written != sent.responses {
 		t.Errorf("%d writes to sockets for %d responses", written, sent.responses)
 	}
-	if read != sent.responses || vectors != sent.responses-sent.large {
-		t.Errorf("%d reads that brought something and %d writev, want one for each of %d requests, %d of them for large values",
-			read, vectors, sent.responses, sent.large)
-	}
-	if more != sent.large {
-		t.Errorf("%d headers wait for their body, want one for each of %d large bodies", more, sent.large)
-	}
+	return seen
 }
 
 var writes = map[string]bool{"write": true, "writev": true, "sendto": true, "sendmsg": true, "sendmmsg": true, "splice": true}
