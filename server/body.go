@@ -38,6 +38,8 @@ type body struct {
 	ready  []byte // the beginning of it, verified: a slice of the mapping
 	large  bool   // to be sent from the file
 
+	departed departure
+
 	parts [2][]byte // room for vec
 	vec   net.Buffers
 }
@@ -82,8 +84,12 @@ func faultError(r any, off int64) error {
 	panic(r)
 }
 
-// advance drops the first n bytes of what is left.
-func (b *body) advance(n int64) {
+// advance drops the first n bytes of what is left, which have left in some way.
+func (b *body) advance(n int64, way string) {
+	if n > 0 {
+		b.departed.bytes += n
+		b.departed.way = way
+	}
 	b.off += n
 	b.n -= n
 	b.ready = b.ready[n:]
@@ -99,7 +105,7 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	n := copy(p, b.ready)
 	b.stats.copied[b.reason].Add(uint64(n))
-	b.advance(int64(n))
+	b.advance(int64(n), wayCopied[b.reason])
 	return n, nil
 }
 
@@ -121,7 +127,7 @@ func (b *body) WriteTo(w io.Writer) (int64, error) {
 		b.setDeadline(int64(len(b.ready)))
 		n, err := w.Write(b.ready)
 		b.stats.copied[b.reason].Add(uint64(n))
-		b.advance(int64(n))
+		b.advance(int64(n), wayCopied[b.reason])
 		sent += int64(n)
 		if err != nil {
 			return sent, err
@@ -187,7 +193,7 @@ func (b *body) sendFile(raw syscall.RawConn) (sent int64, handled bool, err erro
 			return sent, false, err
 		}
 		b.stats.send(n, n == want, counted.calls)
-		b.advance(n)
+		b.advance(n, waySendfile)
 		sent += n
 		if err != nil {
 			return sent, true, err
@@ -214,7 +220,7 @@ func (b *body) writeMapped(s socket, header []byte) (int64, error) {
 		n = max(n-int64(len(header)), 0)
 		header = nil
 		b.stats.mapped.Add(uint64(n))
-		b.advance(n)
+		b.advance(n, wayMapped)
 		sent += n
 		if err != nil {
 			return sent, err

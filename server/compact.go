@@ -118,7 +118,9 @@ func (x *exchange) line(l CompactLine) error {
 		x.writeHeader(http.StatusOK)
 	}
 	_ = x.rc.SetWriteDeadline(x.pace.deadline(int64(len(text))))
-	if _, err := x.w.Write(append(text, '\n')); err != nil {
+	n, err := x.w.Write(append(text, '\n'))
+	x.departed = made(int(x.departed.bytes) + n)
+	if err != nil {
 		return err
 	}
 	if err := x.rc.Flush(); !errors.Is(err, http.ErrNotSupported) {

@@ -40,7 +40,9 @@ type fastConn struct {
 	answer answer
 	lend   func(db.Lent) error // c.lent, made once
 	failed error               // of sending the answer
-	out    []byte              // room for a header
+
+	departed departure
+	out      []byte // room for a header
 }
 
 // connState says what Shutdown may do with a connection.
@@ -66,7 +68,8 @@ func (c *fastConn) serve() {
 	defer func() {
 		if p := recover(); p != nil {
 			c.handler.log.Error("panic in a request", "method", c.head.method, "panic", p, "stack", string(debug.Stack()))
-			c.handler.stats.request(c.head.method, 0, time.Since(c.began))
+			c.answer.status, c.departed = 0, departure{}
+			c.count()
 			_ = c.SetLinger(0)
 		}
 		if !handed {
@@ -225,8 +228,7 @@ func (c *fastConn) done(n int) move {
 	c.next += n
 	c.served++
 	c.handler.stats.fast.Add(1)
-	c.ended = time.Now()
-	c.handler.stats.request(c.head.method, c.answer.status, c.ended.Sub(c.began))
+	c.count()
 	if cap(c.out) > 2*maxHead {
 		c.out, c.answer.fields = nil, nil // an idle connection keeps little
 	}
@@ -234,6 +236,16 @@ func (c *fastConn) done(n int) move {
 		return goOn
 	}
 	return hangUp
+}
+
+// count counts a request, with the time from its beginning until now.
+func (c *fastConn) count() {
+	c.ended = time.Now()
+	took := c.ended.Sub(c.began)
+	c.handler.stats.request(c.head.method, c.answer.status, took)
+	if c.handler.access != nil {
+		c.noteAccess(took)
+	}
 }
 
 // send sends the answer, which gets the given time for its date.
@@ -250,11 +262,14 @@ func (c *fastConn) send(date time.Time) error {
 	if a.body.n > 0 {
 		return c.sendBody(out)
 	}
-	if c.head.method != http.MethodHead {
+	c.departed = departure{}
+	if c.head.method != http.MethodHead && len(a.text) > 0 {
 		out = append(out, a.text...)
+		c.departed = made(len(a.text))
 	}
 	_ = c.SetWriteDeadline(c.handler.pace.deadline(0))
 	_, err := c.Write(out)
+	c.departed.aborted = err != nil
 	return err
 }
 
@@ -262,7 +277,9 @@ func (c *fastConn) send(date time.Time) error {
 // connection is cut: that is the only way to tell the client.
 func (c *fastConn) sendBody(header []byte) error {
 	_, err := c.answer.body.sendTo(c, header)
+	c.departed = c.answer.body.departed
 	if err != nil {
+		c.departed.aborted = true
 		_ = c.SetLinger(0) // see exchange.send
 		c.handler.stats.aborted.Add(1)
 		if ownFault(err) {

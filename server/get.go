@@ -43,7 +43,7 @@ func (x *exchange) answer(a *answer) {
 	case a.body.n > 0:
 		x.send(&a.body)
 	case len(a.text) > 0 && x.r.Method != http.MethodHead:
-		_, _ = x.w.Write(a.text) // the client may be gone; then there is nobody to tell
+		x.write(a.text)
 	}
 }
 
@@ -52,9 +52,11 @@ func (x *exchange) answer(a *answer) {
 // tell the client.
 func (x *exchange) send(b *body) {
 	err := x.transfer(b)
+	x.departed = b.departed
 	if err == nil {
 		return
 	}
+	x.departed.aborted = true
 	if c := connOf(x.r); c != nil {
 		// Else the kernel would go on for minutes to deliver what is in its
 		// buffers, to a client that may not even read.

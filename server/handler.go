@@ -21,6 +21,10 @@ type Options struct {
 	// may send requests may read it then.
 	Metrics bool
 
+	// AccessLog hears of every request that was answered, at level Info, after
+	// the answer. Nobody does if it is nil. See the package comment.
+	AccessLog *slog.Logger
+
 	// Log hears of damage and of failures of this machine, never of what a
 	// client did wrong. It is slog.Default if it is nil.
 	Log *slog.Logger
@@ -32,6 +36,7 @@ type Handler struct {
 	store   *db.DB
 	maxBody int64
 	log     *slog.Logger
+	access  *slog.Logger // or nil
 	pace    pace
 	now     func() time.Time // of a PUT
 	metered bool             // there is /-/metrics
@@ -59,7 +64,7 @@ func NewHandler(store *db.DB, o *Options) *Handler {
 	if o.MaxBody > 0 {
 		h.maxBody = min(o.MaxBody, db.MaxValue)
 	}
-	h.metered = o.Metrics
+	h.metered, h.access = o.Metrics, o.AccessLog
 	if o.Log != nil {
 		h.log = o.Log
 	}
@@ -72,7 +77,7 @@ func (h *Handler) Stats() Stats { return h.stats.load() }
 // ServeHTTP implements [http.Handler].
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x, began := h.begin(w, r), time.Now()
-	defer func() { h.stats.request(r.Method, x.status, time.Since(began)) }()
+	defer func() { x.ended(time.Since(began)) }()
 	key, kind := splitPath(r.URL)
 	switch {
 	case !fromThisMachine(r):
@@ -100,6 +105,16 @@ type exchange struct {
 	q      request // of a key
 	unread bool    // there is a body, and its end was not seen
 	status int     // 0 until the header is written
+
+	departed departure
+}
+
+// ended counts a request.
+func (x *exchange) ended(took time.Duration) {
+	x.stats.request(x.r.Method, x.status, took)
+	if x.access != nil {
+		x.noteAccess(took)
+	}
 }
 
 // begin is what comes before every answer.

@@ -46,9 +46,15 @@ func (x *exchange) reply(status int, contentType string, text []byte) {
 	h.Set("Content-Length", strconv.Itoa(len(text)))
 	x.writeHeader(status)
 	if x.r.Method != http.MethodHead {
-		// The client may be gone; then there is nobody to tell.
-		_, _ = x.w.Write(text)
+		x.write(text)
 	}
+}
+
+// write writes text made for this response. The client may be gone; then there
+// is nobody to tell.
+func (x *exchange) write(text []byte) {
+	n, _ := x.w.Write(text)
+	x.departed = made(n)
 }
 
 // failures tells what the errors of the store mean to a client. The text is

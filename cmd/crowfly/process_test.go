@@ -292,3 +292,20 @@ func checkKeys(t *testing.T, dir string, o *db.Options, keys []string, want file
 		}
 	}
 }
+
+// With --access-log each request is a line on standard error, and without there
+// is none.
+func TestServeAccessLog(t *testing.T) {
+	needSignals(t)
+	for _, flags := range [][]string{nil, {"--access-log"}} {
+		c, url, _ := serve(t, filepath.Join(t.TempDir(), "store"), flags...)
+		request(t, "PUT", url+"/a%20b", "value")
+		request(t, "GET", url+"/a%20b", "")
+		c.Process.Signal(syscall.SIGTERM)
+		_, talk := c.exit(t)
+		want := `level=INFO msg=request method=GET path=/a%20b status=200 bytes=5 duration=`
+		if strings.Contains(talk, want) != (flags != nil) || strings.Count(talk, "msg=request") != 2*len(flags) {
+			t.Errorf("%q: %s", flags, talk)
+		}
+	}
+}

@@ -17,10 +17,11 @@ import (
 const defaultListen = "127.0.0.1:7070"
 
 type serveCmd struct {
-	Dir     string        `arg:"" help:"Store directory, created if it does not exist."`
-	Listen  string        `default:"${listen}" placeholder:"ADDR" help:"Address to listen on, by default ${default}."`
-	Metrics string        `default:"${metrics}" placeholder:"ADDR" help:"Where Prometheus finds figures, at /-/metrics, beside /-/healthz and /-/readyz: an address of this machine, 'same' for that of --listen, 'off', or by default 'auto': ${metrics_address} or, if that is taken, any free port."`
-	Grace   time.Duration `default:"10s" help:"How long requests may go on after the first SIGINT or SIGTERM, by default ${default}. A second signal ends them at once."`
+	Dir       string        `arg:"" help:"Store directory, created if it does not exist."`
+	Listen    string        `default:"${listen}" placeholder:"ADDR" help:"Address to listen on, by default ${default}."`
+	Metrics   string        `default:"${metrics}" placeholder:"ADDR" help:"Where Prometheus finds figures, at /-/metrics, beside /-/healthz and /-/readyz: an address of this machine, 'same' for that of --listen, 'off', or by default 'auto': ${metrics_address} or, if that is taken, any free port."`
+	AccessLog bool          `help:"Write a line about every request to standard error."`
+	Grace     time.Duration `default:"10s" help:"How long requests may go on after the first SIGINT or SIGTERM, by default ${default}. A second signal ends them at once."`
 }
 
 func (c *serveCmd) Run(e *env) (err error) {
@@ -35,10 +36,7 @@ func (c *serveCmd) Run(e *env) (err error) {
 	}
 	defer closeAfter(store, &err)
 
-	srv := server.New(store, &server.Options{
-		Metrics: c.Metrics == metricsSame,
-		Log:     slog.New(slog.NewTextHandler(e.err, nil)),
-	})
+	srv := server.New(store, c.options(e))
 	listener, err := srv.Listen(c.Listen)
 	if err != nil {
 		return err
@@ -61,6 +59,18 @@ func (c *serveCmd) Run(e *env) (err error) {
 		e.talk("%v: stopping", s)
 		return c.shutdown(srv, signals)
 	}
+}
+
+// options are those of the server.
+func (c *serveCmd) options(e *env) *server.Options {
+	o := &server.Options{
+		Metrics: c.Metrics == metricsSame,
+		Log:     slog.New(slog.NewTextHandler(e.err, nil)),
+	}
+	if c.AccessLog {
+		o.AccessLog = o.Log
+	}
+	return o
 }
 
 // greet says where the server is, in commands to paste.
