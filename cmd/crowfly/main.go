@@ -99,6 +99,7 @@ func dispatch(args []string, e *env) error {
 		kong.Description("An embedded zero-copy blob store and its HTTP server."),
 		kong.Vars{"listen": defaultListen, "metrics": metricsAuto, "metrics_address": metricsAddress},
 		kong.KindMapper(reflect.String, kong.MapperFunc(decodeRaw)),
+		kong.Configuration(loadSettings),
 		kong.Writers(e.out, e.err),
 		kong.Exit(func(int) { answered = true }),
 	)

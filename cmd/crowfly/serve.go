@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/alecthomas/kong"
+
 	"github.com/crowfly/crowfly/server"
 )
 
@@ -18,13 +20,19 @@ const defaultListen = "127.0.0.1:7070"
 
 type serveCmd struct {
 	Dir       string        `arg:"" help:"Store directory, created if it does not exist."`
-	Listen    string        `default:"${listen}" placeholder:"ADDR" help:"Address to listen on, by default ${default}."`
-	Metrics   string        `default:"${metrics}" placeholder:"ADDR" help:"Where Prometheus finds figures, at /-/metrics, beside /-/healthz and /-/readyz: an address of this machine, 'same' for that of --listen, 'off', or by default 'auto': ${metrics_address} or, if that is taken, any free port."`
-	AccessLog bool          `help:"Write a line about every request to standard error."`
-	Grace     time.Duration `default:"10s" help:"How long requests may go on after the first SIGINT or SIGTERM, by default ${default}. A second signal ends them at once."`
+	Listen    string        `env:"CROWFLY_LISTEN" default:"${listen}" placeholder:"ADDR" help:"Address to listen on, by default ${default}."`
+	Metrics   string        `env:"CROWFLY_METRICS" default:"${metrics}" placeholder:"ADDR" help:"Where Prometheus finds figures, at /-/metrics, beside /-/healthz and /-/readyz: an address of this machine, 'same' for that of --listen, 'off', or by default 'auto': ${metrics_address} or, if that is taken, any free port."`
+	AccessLog bool          `env:"CROWFLY_ACCESS_LOG" help:"Write a line about every request to standard error."`
+	Grace     time.Duration `env:"CROWFLY_GRACE" default:"10s" help:"How long requests may go on after the first SIGINT or SIGTERM, by default ${default}. A second signal ends them at once."`
+
+	Config      kong.ConfigFlag `env:"CROWFLY_CONFIG" placeholder:"FILE" help:"Take settings from this file, where neither the command line nor the environment has them: {\"listen\": \"127.0.0.1:7070\", \"access_log\": true}."`
+	PrintConfig bool            `help:"Print the settings as such a file, and do nothing else."`
 }
 
-func (c *serveCmd) Run(e *env) (err error) {
+func (c *serveCmd) Run(e *env, parsed *kong.Context) (err error) {
+	if c.PrintConfig {
+		return printSettings(e.out, parsed.Selected())
+	}
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
