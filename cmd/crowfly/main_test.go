@@ -87,11 +87,18 @@ func startPiped(t *testing.T, args ...string) (*child, *os.File) {
 
 func startReading(t *testing.T, stdin *os.File, args ...string) *child {
 	t.Helper()
-	c := &child{Cmd: exec.Command(os.Args[0], args...)}
+	cmd := exec.Command(os.Args[0], args...)
 	if stdin != nil {
-		c.Stdin = stdin
+		cmd.Stdin = stdin
 	}
-	c.Env = append(os.Environ(), childEnv+"=1")
+	return startCommand(t, cmd)
+}
+
+// startCommand starts a child with a command that ends in one.
+func startCommand(t *testing.T, cmd *exec.Cmd) *child {
+	t.Helper()
+	c := &child{Cmd: cmd}
+	c.Env = append(c.Environ(), childEnv+"=1")
 	out, err := c.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

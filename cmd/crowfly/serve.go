@@ -20,7 +20,7 @@ const defaultListen = "127.0.0.1:7070"
 
 type serveCmd struct {
 	Dir       string        `arg:"" help:"Store directory, created if it does not exist."`
-	Listen    string        `env:"CROWFLY_LISTEN" default:"${listen}" placeholder:"ADDR" help:"Address to listen on, by default ${default}."`
+	Listen    string        `env:"CROWFLY_LISTEN" default:"${listen}" placeholder:"ADDR" help:"Address to listen on, by default ${default}. A socket that systemd passes on is used instead."`
 	Metrics   string        `env:"CROWFLY_METRICS" default:"${metrics}" placeholder:"ADDR" help:"Where Prometheus finds figures, at /-/metrics, beside /-/healthz and /-/readyz: an address of this machine, 'same' for that of --listen, 'off', or by default 'auto': ${metrics_address} or, if that is taken, any free port."`
 	AccessLog bool          `env:"CROWFLY_ACCESS_LOG" help:"Write a line about every request to standard error."`
 	Grace     time.Duration `env:"CROWFLY_GRACE" default:"10s" help:"How long requests may go on after the first SIGINT or SIGTERM, by default ${default}. A second signal ends them at once."`
@@ -45,7 +45,7 @@ func (c *serveCmd) Run(e *env, parsed *kong.Context) (err error) {
 	defer closeAfter(store, &err)
 
 	srv := server.New(store, c.options(e))
-	listener, err := srv.Listen(c.Listen)
+	listener, err := c.listen(srv)
 	if err != nil {
 		return err
 	}
@@ -56,7 +56,7 @@ func (c *serveCmd) Run(e *env, parsed *kong.Context) (err error) {
 	c.greet(e, listener, metrics)
 
 	served := make(chan error, 2)
-	go func() { served <- srv.Serve(listener) }()
+	go func() { served <- srv.Serve(announce(e, listener)) }()
 	if metrics != nil {
 		go func() { served <- srv.ServeMetrics(metrics) }()
 	}
@@ -65,8 +65,17 @@ func (c *serveCmd) Run(e *env, parsed *kong.Context) (err error) {
 		return errors.Join(err, c.shutdown(srv, signals))
 	case s := <-signals:
 		e.talk("%v: stopping", s)
+		notify(e, "STOPPING=1")
 		return c.shutdown(srv, signals)
 	}
+}
+
+// listen takes the listener of a service manager, or opens one.
+func (c *serveCmd) listen(srv *server.Server) (net.Listener, error) {
+	if l, err := inherited(); l != nil || err != nil {
+		return l, err
+	}
+	return srv.Listen(c.Listen)
 }
 
 // options are those of the server.
@@ -83,8 +92,12 @@ func (c *serveCmd) options(e *env) *server.Options {
 
 // greet says where the server is, in commands to paste.
 func (c *serveCmd) greet(e *env, listener, metrics net.Listener) {
-	addr := listener.Addr()
-	e.talk("serving %s on http://%s%s, try:", c.Dir, addr, c.whereMetrics(listener, metrics))
+	addr, where := listener.Addr(), c.whereMetrics(listener, metrics)
+	if addr.Network() != "tcp" {
+		e.talk("serving %s on %s%s", c.Dir, addr, where)
+		return
+	}
+	e.talk("serving %s on http://%s%s, try:", c.Dir, addr, where)
 	for _, line := range []string{
 		"echo hello | curl -T - 'http://%s/hello.txt'",
 		"curl 'http://%s/hello.txt'",
