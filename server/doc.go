@@ -17,6 +17,9 @@
 //	GET, HEAD /      a page of the listing: 200, 400
 //	OPTIONS          204 with Allow
 //
+//	GET, HEAD /-/healthz   whether somebody answers: 200
+//	GET, HEAD /-/readyz    whether requests should come here: 200, 503
+//	GET, HEAD /-/metrics   figures for Prometheus, if [Options].Metrics is set: 200
 //	GET, HEAD /-/stats     figures of the store, see [StoreStats]: 200
 //	POST      /-/compact   gives space back, see below: 200, 403, 409, 507
 //
@@ -111,6 +114,64 @@
 // when the client goes away, and with [Server.Shutdown]; what is done by then
 // stays done. A store that is open for reading only answers 403. In another
 // server these paths are for whoever gets as far as the [Handler].
+//
+// # Health
+//
+// GET /-/healthz answers 200 as long as there is somebody who answers; who gets no
+// answer may start the process anew. GET /-/readyz answers 200 as long as the
+// store is of use, and else 503 with the reason in a line of text: after the
+// beginning of [Server.Shutdown], when the store is closed, and when it takes no
+// more writes until it is opened again, see db.DB.Health. In the last case reads
+// go on, and the log says what has happened. A full disk is no such reason,
+// since it passes and deletes work. Neither writes to the store or waits for it.
+//
+// # Metrics
+//
+// [Handler.Metrics] has the figures in the text format of Prometheus, version
+// 0.0.4. They are for those who run a server, so [Server.ServeMetrics] serves them
+// on a listener of their own, beside /-/healthz and /-/readyz, and goes on with
+// it while Shutdown waits for requests. Counters begin at 0 with the handler, or
+// the store. Units are bytes and seconds.
+//
+//	crowfly_build_info                      version, go_version, os, arch
+//	crowfly_ready                           1 if /-/readyz answers 200
+//	crowfly_requests_total                  by method and class of the status
+//	crowfly_request_duration_seconds        histogram, by method
+//	crowfly_open_connections                by path: fast, nethttp; of a Server only
+//	crowfly_sent_bytes_total                of values, by path: mapped, sendfile, copied
+//	crowfly_copied_bytes_total              by reason: http2, tls, wrapped, buffered
+//	crowfly_sendfile_..., crowfly_aborted_bodies_total,
+//	crowfly_fast_requests_total, crowfly_handed_over_connections_total
+//	                                        as in [Stats]
+//	crowfly_process_cpu_seconds_total       by mode: user, system
+//	crowfly_process_page_faults_total       by kind: minor, major
+//	crowfly_process_context_switches_total  by kind: voluntary, involuntary
+//	crowfly_process_mappings                by state: live, retired; and their limit
+//	crowfly_store_...                       what there is, is held and was written
+//	crowfly_compaction_...                  what compaction did, and its backlog
+//
+// The time of a request goes from the end of its head until the kernel has the last
+// byte of the answer, or net/http if that keeps it back, with the body if there is
+// one. What the system does not tell is missing, as is compaction of a store that
+// is open for reading only, and all that there is of a closed one.
+//
+// # Access log
+//
+// [Options].AccessLog gets a line for each request that was answered, after the
+// answer: "request" with these attributes.
+//
+//	method, path, status   path is that of the key in a listing, or else as it
+//	                       came, always without the query; status is 0 if no
+//	                       answer came of it
+//	bytes                  of the body that were sent
+//	duration               as in the metrics
+//	remote                 address of the client
+//	sent                   how the body left: mapped, sendfile, copied:REASON, made
+//	                       for this answer, or "" if there was none
+//	aborted                whether there should have been more of it
+//
+// A request waits for the line of the one before it on its connection. What
+// net/http refuses by itself, and what comes by ServeMetrics to /-/metrics, has none.
 //
 // # The send path
 //
