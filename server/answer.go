@@ -58,55 +58,47 @@ func (a *answer) get(h *Handler, q *request, v *db.Lent) (err error) {
 	return nil
 }
 
-// getValue makes the answer that has the value or a part of it.
+// getValue makes the answer that has the value or parts of it.
 func (a *answer) getValue(h *Handler, q *request, v *db.Lent, m *db.Metadata, current validators) error {
-	part, kind := span{0, v.Size()}, wholeValue
+	ranges := ""
 	if q.method == http.MethodGet && current.rangeApplies(q) { // of HEAD there are no ranges
-		part, kind = parseRange(q.ranges, v.Size())
+		ranges = q.ranges
 	}
-	var contentRange []byte
-	a.status = http.StatusOK
-	switch kind {
-	case unsatisfiable:
-		contentRange = strconv.AppendInt([]byte("bytes */"), v.Size(), 10)
+	c, ok := contentFor(ranges, v.Size(), typeOf(m))
+	if !ok {
+		contentRange := strconv.AppendInt([]byte("bytes */"), v.Size(), 10)
 		a.refuse(refusal{http.StatusRequestedRangeNotSatisfiable, "the value ends before the range begins"}, contentRange)
 		return nil
-	case partOfValue:
-		a.status = http.StatusPartialContent
-		contentRange = part.appendContentRange(nil, v.Size())
 	}
-	if q.method == http.MethodGet && part.n > 0 {
+	if q.method == http.MethodGet && c.length > 0 {
 		// Here the first bytes are verified. After the header it would be
 		// too late to answer with an error.
-		if err := a.body.begin(h, a.limit, v, part); err != nil {
+		if err := a.body.begin(h, a.limit, v, &c); err != nil {
 			return err
 		}
-		if part.n > keepMin {
+		if c.length > keepMin {
 			a.kept = v.Keep()
 		}
 	}
-	a.describe(m, current, part.n, contentRange)
+	a.status = c.status
+	a.describe(m, current, &c)
 	return nil
 }
 
 // describe adds what describes the bytes to come.
-func (a *answer) describe(m *db.Metadata, current validators, length int64, contentRange []byte) {
+func (a *answer) describe(m *db.Metadata, current validators, c *content) {
 	a.add("Accept-Ranges", "bytes")
 	a.addText("Cache-Control", m.CacheControl)
 	a.addText("Content-Disposition", m.ContentDisposition)
 	a.addText("Content-Encoding", m.ContentEncoding)
-	a.addLength(length)
-	a.addContentRange(contentRange)
-	contentType := defaultType
-	if m.ContentType != "" && visible(m.ContentType) {
-		contentType = m.ContentType
-	}
-	if !shownByViewer(contentType) {
+	a.addLength(c.length)
+	a.addContentRange(c.contentRange)
+	if !shownByViewer(c.contentType) {
 		// A page that somebody has stored must not run scripts that can
 		// ask for everything else in the store.
 		a.add("Content-Security-Policy", "sandbox")
 	}
-	a.add("Content-Type", contentType)
+	a.add("Content-Type", c.contentType)
 	a.addValidators(current)
 	for _, p := range m.User {
 		if token(p.Name) && visible(p.Value) {

@@ -23,10 +23,10 @@ const (
 	sendPiece = 4 << 20
 )
 
-// body is the part of a value that a response carries. It knows every way to
-// a client: it is what package net/http copies from, what a socket is fed
-// from and what is read if all else fails. Each of them sends what the ones
-// before have left.
+// body is the part of a value that a response carries, or several of them, see
+// parts.go. It knows every way to a client: it is what package net/http copies
+// from, what a socket is fed from and what is read if all else fails. Each of
+// them sends what the ones before have left.
 type body struct {
 	stats  *counters
 	pace   pace
@@ -34,9 +34,11 @@ type body struct {
 	reason copyReason // why it will be copied, if it will
 
 	value  db.Lent
+	text   []byte // to be sent first, see part
 	off, n int64  // what is left, within the value
 	ready  []byte // the beginning of it, verified: a slice of the mapping
 	large  bool   // to be sent from the file
+	after  []part // behind all that
 
 	departed departure
 
@@ -49,10 +51,11 @@ type deadline interface{ SetWriteDeadline(time.Time) error }
 
 var _ io.WriterTo = (*body)(nil)
 
-// begin makes a part of a value ready to be sent, and verifies the first piece.
-func (b *body) begin(h *Handler, limit deadline, v *db.Lent, part span) error {
-	b.stats, b.pace, b.limit = &h.stats, h.pace, limit
-	b.value, b.off, b.n, b.large = *v, part.off, part.n, part.n >= sendfileMin
+// begin makes parts of a value ready to be sent, and verifies the first piece.
+func (b *body) begin(h *Handler, limit deadline, v *db.Lent, c *content) error {
+	b.stats, b.pace, b.limit, b.value = &h.stats, h.pace, limit, *v
+	b.take(c.first)
+	b.after = c.after
 	return b.verify()
 }
 
@@ -97,8 +100,15 @@ func (b *body) advance(n int64, way string) {
 
 // Read copies. It is for a ResponseWriter that insists on it.
 func (b *body) Read(p []byte) (int, error) {
-	if b.n == 0 {
-		return 0, io.EOF
+	for b.n == 0 && len(b.text) == 0 {
+		if !b.nextPart() {
+			return 0, io.EOF
+		}
+	}
+	if len(b.text) > 0 {
+		n := copy(p, b.text)
+		b.text = b.text[n:]
+		return n, nil
 	}
 	if err := b.verify(); err != nil {
 		return 0, err
@@ -109,17 +119,17 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// WriteTo sends what is left to a socket as well as a socket can. Any other
-// writer gets it with Write.
-//
-// In a server that is not ours the socket gets here too: the ReadFrom of a
-// net.TCPConn ends in io.Copy, with a writer that still has the connection's
-// SyscallConn.
-func (b *body) WriteTo(w io.Writer) (int64, error) {
-	if s, ok := w.(socket); ok {
-		return b.sendTo(s, nil)
-	}
+// copyPart writes what is left of this part.
+func (b *body) copyPart(w io.Writer) (int64, error) {
 	var sent int64
+	if len(b.text) > 0 {
+		b.setDeadline(int64(len(b.text)))
+		n, err := w.Write(b.text)
+		b.text = b.text[n:]
+		if sent += int64(n); err != nil {
+			return sent, err
+		}
+	}
 	for b.n > 0 {
 		if err := b.verify(); err != nil {
 			return sent, err
@@ -142,9 +152,14 @@ type socket interface {
 	syscall.Conn
 }
 
-// sendTo sends a header, if any, and what is left without a copy in user
-// space. It counts the bytes of the body only.
-func (b *body) sendTo(s socket, header []byte) (int64, error) {
+// sendPart sends a header, if any, and what is left of this part. It counts the
+// bytes of the value only.
+func (b *body) sendPart(s socket, header []byte) (int64, error) {
+	if b.n == 0 {
+		b.setDeadline(int64(len(header)))
+		_, err := s.Write(header)
+		return 0, err
+	}
 	if !b.large {
 		return b.writeMapped(s, header)
 	}

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -36,8 +37,22 @@ var rangeCases = []struct{ header, same, why string }{
 	{header: "bytes=0007-0009"},
 	{header: "bytes=\t5 - 6"},
 
-	{"bytes=0-1,5-6", "", "several ranges are ignored, not sent as multipart"},
-	{"bytes=0-1,2-3,", "", "several"},
+	{header: "bytes=0-1,5-6"},
+	{header: "bytes=900-990,3-3 , 5-6,-2"},
+	{header: "bytes=5000-,0-0,1000-1001,5-5"},
+	{header: "bytes=1000-,0-0"},
+	{header: "bytes=1000-,2000-3000"},
+	{header: "bytes=0-999,0-0"},
+	{header: "bytes=-1000,-1"},
+	{header: "bytes=" + strings.Repeat("1-1,", 100) + "5000-", same: "", why: "too many ranges"},
+	{header: "bytes=0-1,4-5,8-9,12-13,16-17,20-21,24-25,28-29,32-33,36-37,40-41,44-45,48-49,52-53,56-57,60-61"},
+
+	{"bytes=0-1,4-5,8-9,12-13,16-17,20-21,24-25,28-29,32-33,36-37,40-41,44-45,48-49,52-53,56-57,60-61,9999-", "", "too many ranges"},
+	{"bytes=0-1,2-3,", "bytes=0-3", "what touches is one"},
+	{"bytes=10-19,0-9", "bytes=0-19", "in any order"},
+	{"bytes=0-9,990-,5-14", "bytes=0-14,990-", "what overlaps is one, in the place of the first"},
+	{"bytes=20-29,0-9,40-49,8-42", "bytes=0-49", "what overlaps is one, however it comes together"},
+	{"bytes=-0,0-1", "bytes=0-1", "no bytes can't be a range"},
 	{"bytes=0-1,x", "", "what can't be read is ignored, not refused"},
 	{"bytes=2-1", "", "unreadable"},
 	{"bytes=", "", "unreadable"},
@@ -136,6 +151,10 @@ func (p *peers) compare(method string, h http.Header, rangeHeader, same, why str
 		p.t.Fatalf("%s: status %d, ServeContent says %d", what, got.Code, want.Code)
 	}
 	compared := []string{"Content-Range"}
+	if strings.HasPrefix(want.Header().Get("Content-Type"), "multipart/") {
+		p.compareParts(what, got, want)
+		return
+	}
 	if got.Code < 300 {
 		compared = append(compared, "Etag", "Content-Length", "Last-Modified", "Content-Type", "Accept-Ranges")
 	} else if got.Code == http.StatusNotModified {
@@ -148,6 +167,20 @@ func (p *peers) compare(method string, h http.Header, rangeHeader, same, why str
 	}
 	if got.Code < 400 && !bytes.Equal(got.Body.Bytes(), want.Body.Bytes()) {
 		p.t.Fatalf("%s: another body", what)
+	}
+}
+
+// compareParts compares what the bodies mean. How long they are depends on the
+// boundary.
+func (p *peers) compareParts(what string, got, want *httptest.ResponseRecorder) {
+	p.t.Helper()
+	a := partsIn(p.t, got.Header().Get("Content-Type"), got.Body.Bytes())
+	b := partsIn(p.t, want.Header().Get("Content-Type"), want.Body.Bytes())
+	if !slices.Equal(a, b) {
+		p.t.Fatalf("%s: parts %q, ServeContent says %q", what, a, b)
+	}
+	if n := got.Header().Get("Content-Length"); n != fmt.Sprint(got.Body.Len()) {
+		p.t.Fatalf("%s: Content-Length %s for %d bytes", what, n, got.Body.Len())
 	}
 }
 
@@ -173,7 +206,7 @@ func ask(h http.Handler, method, target string, header http.Header, rangeHeader 
 
 // TestSeveralRangeLines: a Range that comes twice is as good as none.
 func TestSeveralRangeLines(t *testing.T) {
-	if _, kind := parseRange(onlyLine([]string{"bytes=0-1", "bytes=2-3"}), 10); kind != wholeValue {
+	if _, kind := parseRange(nil, onlyLine([]string{"bytes=0-1", "bytes=2-3"}), 10); kind != wholeValue {
 		t.Error("two Range lines are not ignored")
 	}
 }

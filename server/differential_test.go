@@ -129,10 +129,14 @@ func (w *twin) talk(t *testing.T, text []byte, cuts []int) (got []byte, reset bo
 	if err != nil && !reset {
 		t.Fatalf("%.3000q: %v", text, err)
 	}
+	got = boundaries.ReplaceAll(got, []byte("${1}boundary"))
 	return dateLines.ReplaceAll(got, []byte("\r\nDate: now")), reset
 }
 
-var dateLines = regexp.MustCompile(`\r\nDate: [^\r]*`)
+var (
+	dateLines  = regexp.MustCompile(`\r\nDate: [^\r]*`)
+	boundaries = regexp.MustCompile(`(boundary=|--)[A-Z2-7]{26}`)
+)
 
 // excerpt is a, around where it begins to be another than b.
 func excerpt(a, b []byte) string {

@@ -34,8 +34,13 @@
 // back, even if the same bytes do. If-Match, If-None-Match, If-Modified-Since,
 // If-Unmodified-Since and If-Range work as in RFC 9110.
 //
-// A Range is answered if it is a single range of bytes. Any other is ignored,
-// as the standard allows, and the whole value sent.
+// A GET with a Range of bytes is answered with that part of the value, and with
+// several ranges with multipart/byteranges: the parts in the order of the
+// request, those that touch as one, without those behind the end of the value.
+// What can't be read is ignored, as the standard allows, and the whole value
+// sent. So are more than 16 ranges, and several that are larger than the value
+// together, or longer by 4 KiB with what stands between the parts: a short
+// request must not cost a response of many times the value.
 //
 // PUT stores with the value the time, Content-Type, Cache-Control,
 // Content-Encoding, Content-Disposition and any headers X-Meta-NAME, of
@@ -179,6 +184,9 @@
 //
 //	below 16 KiB   writev(header, slice of the mapping)         1 system call
 //	from 16 KiB    send(header, MSG_MORE), sendfile(offset)     2, one more for every 4 MiB
+//
+// Of several ranges each part leaves so, with its own header, and their end with
+// a write of its own.
 //
 // CPU of the sending alone, in microseconds, for values in the page cache (2
 // cores, Linux 6.18, loopback, 1 GiB of values):

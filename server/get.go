@@ -79,7 +79,7 @@ func (x *exchange) transfer(b *body) error {
 		b.reason = byTLS
 	case !direct:
 		b.reason = byWrapped
-	case connOf(x.r) == nil && !b.large:
+	case connOf(x.r) == nil && !b.large && len(b.after) == 0:
 		b.reason = byBuffer
 	default:
 		return x.transferToSocket(b, sink)

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"mime"
 	"net/http"
+	"net/textproto"
 	"slices"
 	"strings"
 	"time"
@@ -67,6 +68,15 @@ func userPairs(h http.Header) (list []db.Pair) {
 		}
 	}
 	return list
+}
+
+// typeOf is the Content-Type of a value. Its metadata need not have come over
+// HTTP.
+func typeOf(m *db.Metadata) string {
+	if m.ContentType == "" || !visible(m.ContentType) {
+		return defaultType
+	}
+	return textproto.TrimString(m.ContentType)
 }
 
 // shownByViewer reports whether browsers show values of a type with a program

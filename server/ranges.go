@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/textproto"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -19,6 +20,15 @@ func (s span) appendContentRange(b []byte, size int64) []byte {
 	return strconv.AppendInt(append(b, '/'), size, 10)
 }
 
+// touches reports whether two spans overlap or one begins where the other ends.
+func (s span) touches(t span) bool { return s.off <= t.off+t.n && t.off <= s.off+s.n }
+
+// union is the span of two that touch.
+func (s span) union(t span) span {
+	off := min(s.off, t.off)
+	return span{off, max(s.off+s.n, t.off+t.n) - off}
+}
+
 // rangeKind is what a Range header comes to.
 type rangeKind int
 
@@ -28,45 +38,75 @@ const (
 	unsatisfiable                  // 416
 )
 
+// maxRanges is how many ranges a request may have.
+const maxRanges = 16
+
 // parseRange reads the Range header, if any, of a request for a value of size
-// bytes. A server may ignore any Range (RFC 9110, section 14.2), and this one
-// sends the whole value for several ranges, for other units, for what it can't
-// read, and for an empty value, since some clients ask everything with a Range.
-func parseRange(ranges string, size int64) (span, rangeKind) {
-	whole := span{0, size}
-	if ranges == "" || size == 0 {
-		return whole, wholeValue
-	}
+// bytes. Of partOfValue it returns the parts, in the order of the request, in the
+// memory of list: at least one, which do not touch, and are together no larger
+// than the value.
+//
+// A server may ignore any Range (RFC 9110, section 14.2), and this one sends the
+// whole value for other units, for what it can't read, for more ranges than
+// maxRanges, for several that are together larger than the value, and for an
+// empty value, since some clients ask everything with a Range.
+func parseRange(list []span, ranges string, size int64) ([]span, rangeKind) {
+	list = list[:0]
 	unit, set, ok := strings.Cut(ranges, "=")
-	if !ok || !strings.EqualFold(unit, "bytes") {
-		return whole, wholeValue
+	if !ok || size == 0 || !strings.EqualFold(unit, "bytes") {
+		return list, wholeValue
 	}
-	first, last, ok := onlyRange(set)
-	if !ok {
-		return whole, wholeValue
+	asked, left := 0, size
+	for element := range strings.SplitSeq(set, ",") {
+		if element = textproto.TrimString(element); element == "" {
+			continue // lists may have empty elements
+		}
+		part, kind := oneRange(element, size)
+		asked++
+		left -= part.n
+		if kind == wholeValue || asked > maxRanges || left < 0 {
+			return list[:0], wholeValue
+		}
+		if kind == partOfValue {
+			list = coalesce(list, part)
+		}
 	}
-	if first == "" {
+	switch {
+	case asked == 0:
+		return list, wholeValue
+	case len(list) == 0:
+		return list, unsatisfiable
+	}
+	return list, partOfValue
+}
+
+// coalesce adds a part to a list of parts that do not touch. It becomes one with
+// those it touches, in the place of the first of them.
+func coalesce(list []span, part span) []span {
+	at := len(list)
+	for i := 0; i < len(list); {
+		if !list[i].touches(part) {
+			i++
+			continue
+		}
+		part = part.union(list[i])
+		list = slices.Delete(list, i, i+1)
+		at = min(at, i)
+	}
+	return slices.Insert(list, at, part)
+}
+
+// oneRange reads one range. What is not one is wholeValue.
+func oneRange(element string, size int64) (span, rangeKind) {
+	first, last, ok := strings.Cut(element, "-")
+	first, last = textproto.TrimString(first), textproto.TrimString(last)
+	switch {
+	case !ok:
+		return span{}, wholeValue
+	case first == "":
 		return suffix(last, size)
 	}
 	return between(first, last, size)
-}
-
-// onlyRange splits the one range in a list. Lists may have empty elements.
-func onlyRange(set string) (first, last string, ok bool) {
-	for element := range strings.SplitSeq(set, ",") {
-		element = textproto.TrimString(element)
-		switch {
-		case element == "":
-			continue
-		case ok:
-			return "", "", false
-		}
-		if first, last, ok = strings.Cut(element, "-"); !ok {
-			return "", "", false
-		}
-		first, last = textproto.TrimString(first), textproto.TrimString(last)
-	}
-	return first, last, ok
 }
 
 // suffix is the range "-n", the last n bytes.
@@ -74,7 +114,7 @@ func suffix(n string, size int64) (span, rangeKind) {
 	length, ok := position(n)
 	switch {
 	case !ok:
-		return span{0, size}, wholeValue
+		return span{}, wholeValue
 	case length == 0:
 		return span{}, unsatisfiable
 	}
@@ -91,9 +131,9 @@ func between(first, last string, size int64) (span, rangeKind) {
 	}
 	switch {
 	case !ok:
-		return span{0, size}, wholeValue
+		return span{}, wholeValue
 	case last != "" && to < from:
-		return span{0, size}, wholeValue // not a range, says the grammar
+		return span{}, wholeValue // not a range, says the grammar
 	case from >= size:
 		return span{}, unsatisfiable
 	}
