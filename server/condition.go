@@ -79,8 +79,8 @@ func (v validators) evaluate(q *request) verdict {
 // the body is gone when it can't be judged again. DELETE needs no value to be
 // required, since it fails without one.
 func (v validators) required(q *request) *db.PutOptions {
-	_, err := http.ParseTime(q.ifUnmodifiedSince)
-	dated := err == nil && q.ifMatch == ""
+	_, dated := parseDate(q.ifUnmodifiedSince, time.Now())
+	dated = dated && q.ifMatch == ""
 	switch {
 	case q.method == http.MethodDelete && anyTag(q.ifMatch):
 		return &db.PutOptions{}
@@ -93,16 +93,11 @@ func (v validators) required(q *request) *db.PutOptions {
 }
 
 // rangeApplies evaluates If-Range: a range of a value other than the one the
-// client has the rest of would be of no use to it.
+// client has the rest of would be of no use to it. A date is never good enough.
+// It would have to be known that there was no other value in the same second,
+// and a client that has the tag must not use one (RFC 9110, section 13.1.5).
 func (v validators) rangeApplies(q *request) bool {
-	if q.ifRange == "" {
-		return true
-	}
-	if tag, _, ok := scanTag(q.ifRange); ok {
-		return tag == etagOf(v.version)
-	}
-	t, ok := v.date(q.ifRange)
-	return ok && v.modified.Unix() == t.Unix()
+	return q.ifRange == "" || q.ifRange == etagOf(v.version)
 }
 
 // date reads the date of a condition. One that is not there, or can't be read or
@@ -111,8 +106,7 @@ func (v validators) date(text string) (time.Time, bool) {
 	if text == "" || v.modified.IsZero() {
 		return time.Time{}, false
 	}
-	t, err := http.ParseTime(text)
-	return t, err == nil
+	return parseDate(text, time.Now())
 }
 
 // How two entity tags are compared.
@@ -155,8 +149,10 @@ func tags(list string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for {
 			list = strings.TrimLeft(list, " \t,")
-			if strings.HasPrefix(list, "*") {
-				yield("*")
+			if rest, ok := strings.CutPrefix(list, "*"); ok {
+				if rest = strings.TrimLeft(rest, " \t"); rest == "" || rest[0] == ',' {
+					yield("*")
+				}
 				return
 			}
 			tag, rest, ok := scanTag(list)

@@ -75,15 +75,15 @@ var rangeCases = []struct{ header, same, why string }{
 var conditionCases = map[string][]string{
 	"If-Match": {
 		"", "*", "TAG", `"x"`, `"x", TAG`, "W/TAG", `W/"x",TAG`, ",,TAG", "TAG,*", "junk", `junk, TAG`,
-		`"unfinished`, ` TAG `, `"x"  ,	TAG`, `"a b", TAG`, `""`,
+		`"unfinished`, ` TAG `, `"x"  ,	TAG`, `"a b", TAG`, `""`, ",", "*x", "* , TAG", "\"\xff\"\t,TAG,",
 	},
 	"If-None-Match": {
 		"", "*", "TAG", `"x"`, `"x", TAG`, "W/TAG", `W/"x" , W/TAG`, ",,TAG", "junk", `junk, TAG`,
-		`"unfinished`, "w/TAG", `"x""y"TAG`,
+		`"unfinished`, "w/TAG", `"x""y"TAG`, ",", "*x", "\"\xff\"\t,TAG,",
 	},
 	"If-Modified-Since":   dates,
 	"If-Unmodified-Since": dates,
-	"If-Range":            append([]string{"TAG", `"x"`, "W/TAG", "TAG, TAG", "*", "junk"}, dates...),
+	"If-Range":            append([]string{"TAG", `"x"`, "W/TAG", "TAG, TAG", "TAG,", "*", "junk"}, dates...),
 }
 
 var dates = []string{
@@ -94,6 +94,21 @@ var dates = []string{
 	"Fri Jan  2 03:04:05 2026",
 	"Fri, 02 Jan 2026 03:04:05 CET",
 	"tomorrow", "0", "2026-01-02T03:04:05Z",
+}
+
+// unlikeServeContent reports whether http.ServeContent takes a condition for
+// something else than RFC 9110 does. There is a model of that in
+// condition_model_test.go.
+func unlikeServeContent(name, value string) bool {
+	switch name {
+	case "If-Match", "If-None-Match":
+		return value == "" || // for no condition
+			value == "*x" // for a star
+	case "If-Range":
+		return value == "" || strings.Contains(value, ",") || // for no condition, and for the first tag
+			slices.Contains(dates, value) // for good enough
+	}
+	return false
 }
 
 // TestLikeServeContent compares with http.ServeContent on the same bytes.
@@ -129,6 +144,9 @@ func (p *peers) randomConditions(random *rand.Rand) http.Header {
 	for name, values := range conditionCases {
 		if random.IntN(3) == 0 {
 			value := values[random.IntN(len(values))]
+			if unlikeServeContent(name, value) {
+				continue
+			}
 			h.Set(name, strings.ReplaceAll(value, "TAG", p.tag))
 		}
 	}

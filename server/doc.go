@@ -32,7 +32,11 @@
 //
 // The entity tag is the version of the value, so it is strong, and never comes
 // back, even if the same bytes do. If-Match, If-None-Match, If-Modified-Since,
-// If-Unmodified-Since and If-Range work as in RFC 9110.
+// If-Unmodified-Since and If-Range work as in RFC 9110, section 13, to the letter:
+// an If-Match that is empty matches nothing, a date that can't be read is none,
+// and If-Range takes the entity tag only, since two values may be of the same
+// second. Only values have conditions: a listing and what lies below /-/ have
+// nothing to compare.
 //
 // A GET with a Range of bytes is answered with that part of the value, and with
 // several ranges with multipart/byteranges: the parts in the order of the

@@ -34,6 +34,7 @@ type Options struct {
 // safe for concurrent use.
 type Handler struct {
 	store   *db.DB
+	frozen  bool // the store is open for reading only
 	maxBody int64
 	log     *slog.Logger
 	access  *slog.Logger // or nil
@@ -56,7 +57,7 @@ var _ http.Handler = (*Handler)(nil)
 // NewHandler returns a handler for store, which must stay open as long as the
 // handler is in use; requests after that get 503. The options may be nil.
 func NewHandler(store *db.DB, o *Options) *Handler {
-	h := &Handler{store: store, maxBody: db.MaxValue, log: slog.Default(), pace: defaultPace, now: time.Now}
+	h := &Handler{store: store, frozen: store.Stats().ReadOnly, maxBody: db.MaxValue, log: slog.Default(), pace: defaultPace, now: time.Now}
 	h.alive, h.end = context.WithCancel(context.Background())
 	if o == nil {
 		return h

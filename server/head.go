@@ -249,9 +249,9 @@ func (h *head) family(lower, name, value []byte) bool {
 	return true
 }
 
-// take stores a field that there may be one of.
+// take stores a field that there may be one of, which has to have a value.
 func (h *head) take(field fieldSet, where *string, value []byte) bool {
-	if !h.once(field) {
+	if len(value) == 0 || !h.once(field) {
 		return false
 	}
 	*where = string(value)

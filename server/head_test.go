@@ -22,7 +22,7 @@ var headCases = []struct {
 	{"like curl", "GET /k HTTP/1.1\nHost: [::1]:7070\nUser-Agent: curl/8.5.0\nAccept: */*\n\n", plain},
 	{"like a browser", "GET /k HTTP/1.1\nHost: localhost\nConnection: keep-alive\nsec-ch-ua: \"x\";v=\"1\"\nSec-Fetch-Mode: cors\n" +
 		"Accept-Encoding: gzip\nAccept-Language: de\nReferer: http://localhost/\nUpgrade-Insecure-Requests: 1\n\n", plain},
-	{"conditions", "GET /k HTTP/1.1\nhost: a\nRANGE: bytes=1-2\nIf-None-Match: \"x\"\nif-match:*\nIf-Range: \t y \t\nIf-Modified-Since: \n" +
+	{"conditions", "GET /k HTTP/1.1\nhost: a\nRANGE: bytes=1-2\nIf-None-Match: \"x\"\nif-match:*\nIf-Range: \t y \t\nIf-Modified-Since: x\n" +
 		"If-Unmodified-Since: z\n\n", plain},
 	{"encoded", "GET /%2D/a%20b%2f%FF HTTP/1.1\nHost: a\n\n", plain},
 	{"put", "PUT /k HTTP/1.1\nHost: a\nContent-Length: 5\nContent-Type: a/b\nX-META-b-c: 2\nx-meta-A: 1\nx-meta-a:\nX-Meta-: 0\n\n", plain},
@@ -84,6 +84,7 @@ var headCases = []struct {
 	{"get with a body", "GET /k HTTP/1.1\nHost: a\nContent-Length: 5\n\n", doubtful},
 	{"get with metadata", "GET /k HTTP/1.1\nHost: a\nX-Meta-A: 5\n\n", doubtful},
 	{"two ranges", "GET /k HTTP/1.1\nRange: bytes=1-2\nRange: bytes=1-2\n", doubtful},
+	{"a condition without a value", "PUT /k HTTP/1.1\nHost: a\nIf-Match: \n", doubtful},
 	{"two conditions", "GET /k HTTP/1.1\nIf-Match:\nif-match: a\n", doubtful},
 }
 

@@ -53,6 +53,9 @@ func (x *exchange) delete() {
 // value. If they hold it returns what must be so at the moment of the write for
 // them to hold then as well, and db.ErrPrecondition if they don't.
 func (h *Handler) requirement(q *request) (*db.PutOptions, error) {
+	if h.frozen {
+		return nil, db.ErrReadOnly // whatever the conditions are
+	}
 	if !q.conditional() {
 		return &db.PutOptions{}, nil
 	}

@@ -13,11 +13,10 @@ type request struct {
 	method string
 	key    []byte
 
-	// Fields of the header, "" if there is none. Those that are lists have
-	// all their lines.
-	ifMatch, ifNoneMatch                string
+	// Fields of the header, "" if there is none.
+	ifMatch, ifNoneMatch, ifRange       string // see listOf
 	ifModifiedSince, ifUnmodifiedSince  string
-	ifRange, ranges                     string
+	ranges                              string
 	contentType, cacheControl           string
 	contentEncoding, contentDisposition string
 
@@ -29,11 +28,11 @@ func requestOf(r *http.Request, key string) request {
 	h := r.Header
 	q := request{
 		method: r.Method, key: []byte(key),
-		ifMatch:            strings.Join(h["If-Match"], ","),
-		ifNoneMatch:        strings.Join(h["If-None-Match"], ","),
-		ifModifiedSince:    h.Get("If-Modified-Since"),
-		ifUnmodifiedSince:  h.Get("If-Unmodified-Since"),
-		ifRange:            h.Get("If-Range"),
+		ifMatch:            listOf(h["If-Match"]),
+		ifNoneMatch:        listOf(h["If-None-Match"]),
+		ifRange:            listOf(h["If-Range"]),
+		ifModifiedSince:    onlyLine(h["If-Modified-Since"]),
+		ifUnmodifiedSince:  onlyLine(h["If-Unmodified-Since"]),
 		ranges:             onlyLine(h["Range"]),
 		contentType:        h.Get("Content-Type"),
 		cacheControl:       h.Get("Cache-Control"),
@@ -44,6 +43,17 @@ func requestOf(r *http.Request, key string) request {
 		q.user = userPairs(h)
 	}
 	return q
+}
+
+// listOf is all lines of a field. One that is there but empty is the list without
+// an element, which nothing is in: a client that has lost its tag has not asked
+// for a write without a condition.
+func listOf(lines []string) string {
+	list := strings.Join(lines, ",")
+	if list == "" && len(lines) > 0 {
+		return ","
+	}
+	return list
 }
 
 // onlyLine is a field that has one line. Of several none is of use.

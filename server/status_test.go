@@ -221,8 +221,10 @@ func TestReadOnlyStoreRefusesWrites(t *testing.T) {
 	_, addr := start(t, openStoreIn(t, dir, &db.Options{ReadOnly: true}), nil)
 	c := dial(t, addr)
 	c.do("GET", "/k", "").wantStatus(t, 200)
-	c.do("PUT", "/k", "x").wantStatus(t, 403)
-	c.do("DELETE", "/k", "").wantStatus(t, 403)
+	for _, condition := range []string{"Accept: */*", `If-Match: "x"`, "If-None-Match: *"} { // or none
+		c.do("PUT", "/k", "x", condition).wantStatus(t, 403)
+		c.do("DELETE", "/k", "", condition).wantStatus(t, 403)
+	}
 	c.do("POST", "/-/compact", "").wantStatus(t, 403)
 }
 
