@@ -24,10 +24,17 @@ import (
 // connection goes on. The requests are valid, odd and hostile, several to a
 // connection, and cut into pieces on their way, some after every byte. In the
 // end both have counted the same things and both stores are the same.
-func TestFastPathIsNetHTTP(t *testing.T) {
-	const requests = 10_000
-	g := &generator{random: rand.New(rand.NewPCG(1, 1))}
-	fast, slow := newTwin(t, false), newTwin(t, true)
+func TestFastPathIsNetHTTP(t *testing.T) { compareWays(t, 10_000, &generator{}) }
+
+// TestFastPathIsNetHTTPWithTokens is the same with tokens of every kind in the
+// requests, of which most may do what is asked.
+func TestFastPathIsNetHTTPWithTokens(t *testing.T) {
+	compareWays(t, 2000, &generator{tokens: exampleTokens(t)})
+}
+
+func compareWays(t *testing.T, requests int, g *generator) {
+	g.random = rand.New(rand.NewPCG(1, 1))
+	fast, slow := newTwin(t, false, g.tokens), newTwin(t, true, g.tokens)
 	g.tag = func(key string) string { return etagOrNone(t, fast.store, key) }
 	conns, resets := 0, 0
 	for ; g.made < requests && !t.Failed(); conns++ {
@@ -50,7 +57,7 @@ func TestFastPathIsNetHTTP(t *testing.T) {
 	s := fast.server.Stats()
 	t.Logf("%d requests on %d connections, %d of them on the fast path; %d connections handed over, %d reset",
 		g.made, conns, s.Fast, s.HandedOver, resets)
-	if s.Fast < requests/2 || s.HandedOver < requests/20 || resets > conns/20 {
+	if int(s.Fast) < requests/2 || int(s.HandedOver) < requests/20 || resets > conns/20 {
 		t.Error("too few to have compared anything")
 	}
 }
@@ -67,7 +74,7 @@ var twinSizes = []int{1, 1000, sendfileMin - 1, sendfileMin, 100_000}
 
 const twinBlob = 300_000
 
-func newTwin(t *testing.T, slow bool) *twin {
+func newTwin(t *testing.T, slow bool, tokens *Tokens) *twin {
 	store := openStoreIn(t, t.TempDir(), &db.Options{BlobSize: twinBlob})
 	put(t, store, "k", []byte("hello"), &db.Metadata{
 		ModTime: exampleTime, ContentType: "text/x", CacheControl: "no-cache", ContentEncoding: "x-y", ContentDisposition: "inline",
@@ -86,7 +93,7 @@ func newTwin(t *testing.T, slow bool) *twin {
 	for i, n := range append(twinSizes, twinBlob) {
 		put(t, store, fmt.Sprint(n), noise(n, byte(i)), &db.Metadata{ModTime: exampleTime})
 	}
-	s, addr := start(t, store, &Options{MaxBody: 80_000, Log: quiet()}, func(s *Server) {
+	s, addr := start(t, store, &Options{MaxBody: 80_000, Tokens: tokens, Log: quiet()}, func(s *Server) {
 		s.slow = slow
 		s.handler.now = func() time.Time { return exampleTime }
 	})
@@ -188,8 +195,9 @@ func contents(t *testing.T, store *db.DB) string {
 type generator struct {
 	random *rand.Rand
 	tag    func(key string) string
-	made   int  // requests
-	odd    bool // they may be odd
+	tokens *Tokens // exampleTokens, or none
+	made   int     // requests
+	odd    bool    // they may be odd
 }
 
 // oneIn is true once in so many times.
@@ -272,6 +280,9 @@ func (g *generator) request(b *bytes.Buffer) {
 	}
 	fmt.Fprintf(b, "%s %s %s\r\n", method, target, version)
 	g.host(b)
+	if g.tokens != nil {
+		b.WriteString(g.authorization(method))
+	}
 	for range g.random.IntN(4) {
 		b.WriteString(g.field(key) + "\r\n")
 	}
@@ -295,10 +306,25 @@ func (g *generator) host(b *bytes.Buffer) {
 	b.WriteString(host)
 }
 
+// authorization is a line with a token, which mostly is good enough, or none.
+func (g *generator) authorization(method string) string {
+	switch n := g.random.IntN(20); {
+	case n == 0:
+		line := pick(g, slices.Sorted(maps.Keys(authorizations)))
+		if line == "" {
+			return ""
+		}
+		return line + "\r\n"
+	case n < 10 && reading(method):
+		return "Authorization: Bearer " + tokenRO + "\r\n"
+	}
+	return "Authorization: Bearer " + tokenRW + "\r\n"
+}
+
 var plainFields = []string{
 	"User-Agent: curl/8.5.0", "Accept: */*", "accept-ENCODING: gzip", "Connection: keep-alive", "Connection: Keep-Alive", "Referer: http://x/",
 	"Cache-Control: no-cache", "Content-Type: text/html", "Content-Type: application/pdf", "Content-Disposition: attachment", "Content-Encoding: br",
-	"Sec-Fetch-Mode: cors", "If-None-Match: *", "If-Match: *", "Accept:", "Origin: null",
+	"Sec-Fetch-Mode: cors", "If-None-Match: *", "If-Match: *", "Accept:", "Origin: null", "Authorization: Basic x",
 }
 
 var putFields = []string{"X-Meta-B: 1", "x-meta-a-c:  two  words ", "X-Meta-B:", "x-META-b: 2", "Content-Type: audio/x", "If-None-Match: *"}
@@ -306,7 +332,7 @@ var putFields = []string{"X-Meta-B: 1", "x-meta-a-c:  two  words ", "X-Meta-B:",
 var oddFields = []string{
 	"Connection: close", "Connection: upgrade", "Connection: keep-alive, close", "Upgrade: h2c", "Expect: 100-continue", "Expect: x", "Pragma: no-cache",
 	"Transfer-Encoding: chunked", "Transfer-Encoding: gzip", "Transfer-Encoding: identity", "Content-Length: 3", "Content-Length: -1", "Content-Length: 1, 1",
-	"Content-Length: ", "Content-Range: bytes 0-0/5", "Trailer: X", "TE: trailers", "X-Unknown: 1", "Cookie: a=b", "Authorization: Basic x", "X-Meta-: 1",
+	"Content-Length: ", "Content-Range: bytes 0-0/5", "Trailer: X", "TE: trailers", "X-Unknown: 1", "Cookie: a=b", "X-Meta-: 1",
 	"X-Meta-\xff: 1", "X-Meta-A: \xff", "X-Meta-A: é", "X-Meta-A : 1", "Accept\t: 1", ": 1", "no colon", " folded: 1", "\tfolded", "A: b\rc", "A: \x00", "A: \x7f",
 	"Accept: a\n", "Accept: b\r", "X-Meta-" + strings.Repeat("x", 100) + ": 1", "Accept: " + strings.Repeat("x", 9000), "Accept: " + strings.Repeat("x", 30_000),
 	"Range: bytes=0-1\r\nRange: bytes=2-3", "If-Match: \"a\"\r\nIf-Match: *", "If-None-Match:\r\nif-none-match: *", "Content-Type: a\r\nContent-Type: b", "Host: localhost",

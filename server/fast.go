@@ -104,7 +104,7 @@ func (c *fastConn) step() move {
 	case doubtful:
 		return handOver
 	}
-	if !c.local() {
+	if !c.admitted() {
 		return handOver // which refuses it
 	}
 	if !c.busy() {
@@ -127,6 +127,14 @@ func (c *fastConn) busy() bool {
 func (c *fastConn) idle() bool {
 	c.state.Store(connIdle)
 	return !c.from.fast.stopping.Load()
+}
+
+// admitted is admit for a plain request, which is never below /-/.
+func (c *fastConn) admitted() bool {
+	if c.handler.tokens == nil {
+		return c.local()
+	}
+	return c.handler.authorize(c.head.method, c.head.authorization) == refusal{}
 }
 
 // local is fromThisMachine for a plain request.

@@ -25,6 +25,10 @@ type Options struct {
 	// the answer. Nobody does if it is nil. See the package comment.
 	AccessLog *slog.Logger
 
+	// Tokens, if not nil, are what a client must have one of, see
+	// [ParseTokens] and [ReadTokens].
+	Tokens *Tokens
+
 	// Log hears of damage and of failures of this machine, never of what a
 	// client did wrong. It is slog.Default if it is nil.
 	Log *slog.Logger
@@ -36,6 +40,7 @@ type Handler struct {
 	store   *db.DB
 	frozen  bool // the store is open for reading only
 	maxBody int64
+	tokens  *Tokens // nil if everybody may do everything
 	log     *slog.Logger
 	access  *slog.Logger // or nil
 	pace    pace
@@ -66,6 +71,7 @@ func NewHandler(store *db.DB, o *Options) *Handler {
 		h.maxBody = min(o.MaxBody, db.MaxValue)
 	}
 	h.metered, h.access = o.Metrics, o.AccessLog
+	h.tokens = o.Tokens
 	if o.Log != nil {
 		h.log = o.Log
 	}
@@ -80,9 +86,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x, began := h.begin(w, r), time.Now()
 	defer func() { x.ended(time.Since(began)) }()
 	key, kind := splitPath(r.URL)
+	bad := x.admit()
 	switch {
-	case !fromThisMachine(r):
-		x.misdirected()
+	case bad.status != 0:
+		x.turnAway(bad)
+	case kind == badPath && r.Method == http.MethodOptions:
+		x.otherMethod("GET, HEAD, PUT, DELETE, OPTIONS") // OPTIONS *
 	case kind == badPath:
 		x.problem(http.StatusBadRequest, "the request target has no path")
 	case kind == reservedPath:
@@ -126,11 +135,6 @@ func (h *Handler) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	// A browser must not take an uploaded text for a script.
 	w.Header().Set(noSniff, "nosniff")
 	return x
-}
-
-// misdirected answers a request that is not fromThisMachine.
-func (x *exchange) misdirected() {
-	x.problem(http.StatusMisdirectedRequest, "this server is for its own machine only: ask for localhost or 127.0.0.1")
 }
 
 // guard turns a fault in this goroutine into a panic, which net/http survives:

@@ -23,6 +23,8 @@ type head struct {
 	length int64 // of the body; -1 if there is no Content-Length
 	size   int   // of the head itself
 
+	authorization []byte // nil if there is none
+
 	seen    fieldSet
 	decoded []byte // room for a key
 }
@@ -32,6 +34,7 @@ type fieldSet uint16
 
 const (
 	seenHost fieldSet = 1 << iota
+	seenAuthorization
 	seenLength
 	seenRange
 	seenIfMatch
@@ -206,6 +209,9 @@ func (h *head) known(lower, name, value []byte) bool {
 	case "host":
 		h.host = value
 		return h.once(seenHost) && validHost(value)
+	case "authorization":
+		h.authorization = value
+		return h.once(seenAuthorization)
 	case "content-length":
 		return h.once(seenLength) && h.contentLength(value)
 	case "range":

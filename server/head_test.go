@@ -26,6 +26,7 @@ var headCases = []struct {
 		"If-Unmodified-Since: z\n\n", plain},
 	{"encoded", "GET /%2D/a%20b%2f%FF HTTP/1.1\nHost: a\n\n", plain},
 	{"put", "PUT /k HTTP/1.1\nHost: a\nContent-Length: 5\nContent-Type: a/b\nX-META-b-c: 2\nx-meta-A: 1\nx-meta-a:\nX-Meta-: 0\n\n", plain},
+	{"token", "GET /k HTTP/1.1\nHost: a\naUthorization: \tBearer x \n\n", plain},
 	{"put nothing", "PUT /k HTTP/1.1\nHost: a\nContent-Length: 0\n\n", plain},
 	{"get with the length of no body", "GET /k HTTP/1.1\nHost: a\nContent-Length: 0\n\n", plain},
 	{"all of RFC 3986", "GET /-._~!$&'()*+,;=:@/ HTTP/1.1\nHost: a\n\n", plain},
@@ -85,6 +86,7 @@ var headCases = []struct {
 	{"get with metadata", "GET /k HTTP/1.1\nHost: a\nX-Meta-A: 5\n\n", doubtful},
 	{"two ranges", "GET /k HTTP/1.1\nRange: bytes=1-2\nRange: bytes=1-2\n", doubtful},
 	{"a condition without a value", "PUT /k HTTP/1.1\nHost: a\nIf-Match: \n", doubtful},
+	{"two tokens", "GET /k HTTP/1.1\nAuthorization: Bearer x\nAuthorization: Bearer x\n", doubtful},
 	{"two conditions", "GET /k HTTP/1.1\nIf-Match:\nif-match: a\n", doubtful},
 }
 
@@ -148,7 +150,7 @@ func checkHead(t *testing.T, p []byte) {
 }
 
 // harmless are the fields that may be in a plain head.
-var harmless = regexp.MustCompile(`^(User-Agent|Accept|Accept-.*|Referer|Origin|Dnt|Priority|Upgrade-Insecure-Requests|` +
+var harmless = regexp.MustCompile(`^(User-Agent|Accept|Accept-.*|Referer|Origin|Dnt|Priority|Upgrade-Insecure-Requests|Authorization|` +
 	`Sec-Fetch-.*|Sec-Ch-.*|Connection|Host|Content-Length|Range|If-(None-)?Match|If-(Un)?[Mm]odified-Since|If-Range|` +
 	`Content-(Type|Encoding|Disposition)|Cache-Control|X-Meta-.*)$`)
 
@@ -171,6 +173,9 @@ func compareHead(t *testing.T, h *head, p []byte) {
 	if r.ContentLength != max(h.length, 0) || h.method != "PUT" && r.ContentLength != 0 {
 		t.Fatalf("%q: length %d, net/http %d", p, h.length, r.ContentLength)
 	}
+	if got := r.Header.Get("Authorization"); got != string(h.authorization) {
+		t.Fatalf("%q: authorization %q, net/http %q", p, h.authorization, got)
+	}
 	for name, values := range r.Header {
 		if !harmless.MatchString(name) || len(values) > 1 && !repeatable(name) {
 			t.Fatalf("%q: %s: %q is not for the fast path", p, name, values)
@@ -183,5 +188,6 @@ func compareHead(t *testing.T, h *head, p []byte) {
 
 // repeatable reports whether a field means nothing, or may be there twice.
 func repeatable(name string) bool {
-	return !strings.HasPrefix(name, "If-") && !strings.HasPrefix(name, "Content-") && name != "Range" && name != "Cache-Control"
+	return !strings.HasPrefix(name, "If-") && !strings.HasPrefix(name, "Content-") &&
+		name != "Range" && name != "Cache-Control" && name != "Authorization"
 }

@@ -32,3 +32,6 @@ func loopbackHost(host string) bool {
 	name := strings.ToLower(strings.TrimSuffix(host, "."))
 	return name == "localhost" || strings.HasSuffix(name, ".localhost")
 }
+
+// misdirected is the answer to a request that is not fromThisMachine.
+var misdirected = refusal{http.StatusMisdirectedRequest, "this server is for its own machine only: ask for localhost or 127.0.0.1"}

@@ -16,7 +16,7 @@ func (h *Handler) Metrics() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := h.begin(w, r)
 		if !fromThisMachine(r) {
-			x.misdirected()
+			x.turnAway(misdirected)
 			return
 		}
 		x.look(x.metrics)

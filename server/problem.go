@@ -39,6 +39,14 @@ func (x *exchange) problem(status int, detail string) {
 	x.reply(status, problemType, refusal{status, detail}.text())
 }
 
+// turnAway answers a request that admit has refused.
+func (x *exchange) turnAway(r refusal) {
+	if r.status == http.StatusUnauthorized {
+		x.w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	x.problem(r.status, r.detail)
+}
+
 // reply answers with text made for this response.
 func (x *exchange) reply(status int, contentType string, text []byte) {
 	h := x.w.Header()

@@ -51,6 +51,7 @@ func (s *Server) configure(to *http.Server, h http.Handler) {
 	to.MaxHeaderBytes = maxHeaderBytes
 	to.ConnContext = withConn
 	to.ErrorLog = slog.NewLogLogger(s.handler.log.Handler(), slog.LevelError)
+	to.DisableGeneralOptionsHandler = true // it would answer OPTIONS * to anybody
 }
 
 // ErrNotLoopback says that a server would have been open to the network.
