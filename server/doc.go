@@ -1,8 +1,8 @@
 // Package server serves a crowfly store over HTTP.
 //
 // [Handler] works in any net/http server. [Server] is one of its own, for this
-// machine only as long as there is no authentication, with timeouts, limits
-// and the shortest way from the page cache to the socket.
+// machine only unless it has tokens, with timeouts, limits and the shortest way
+// from the page cache to the socket.
 //
 // # Keys
 //
@@ -23,8 +23,9 @@
 //	GET, HEAD /-/stats     figures of the store, see [StoreStats]: 200
 //	POST      /-/compact   gives space back, see below: 200, 403, 409, 507
 //
-// Any of them may answer 414 for a key of more than 65,535 bytes, 500 for
-// damage, which the log tells more about, and 503 when the store is closed.
+// Any of them may answer 401, 403 and 421 to whoever may not ask, see below, 414
+// for a key of more than 65,535 bytes, 500 for damage, which the log tells more
+// about, and 503 when the store is closed.
 // Errors come as application/problem+json, but for a request that net/http
 // can't read, which it refuses by itself.
 //
@@ -227,8 +228,10 @@
 //   - HTTP/1.1, and GET, HEAD, or PUT with a Content-Length of up to 64 KiB
 //   - a path that is a key, of the characters of RFC 3986, without a query
 //   - a head of at most 8 KiB whose lines end with CR LF, of visible ASCII
-//   - one Host, a loopback one, and otherwise header fields that are known to
-//     mean nothing here or are implemented, each of the latter once at most
+//   - one Host, a loopback one if there are no tokens, and otherwise header
+//     fields that are known to mean nothing here or are implemented, each of the
+//     latter once at most
+//   - a token that is good for it, if there are tokens
 //
 // At the first request that is anything else the connection is handed over to
 // net/http, for good, with all bytes that were not answered. Nothing is refused
@@ -280,13 +283,34 @@
 // There is no limit yet on connections, nor on the memory of all uploads
 // together.
 //
+// # Authentication
+//
+// Without [Options].Tokens everybody who can connect may do everything, so a
+// [Server] listens on loopback addresses only. With them it listens anywhere, and
+// every request needs one of them, also below /-/, whether there is anything at
+// its path or not:
+//
+//	Authorization: Bearer 6f1dTjJ1MuaYwq3h
+//
+// A token is for reading, which is GET, HEAD and OPTIONS, or for everything. One
+// that is missing, wrong or not alone is answered with 401 and WWW-Authenticate:
+// Bearer, one that does not suffice with 403, before the body is read. GET and
+// HEAD of /-/healthz and /-/readyz, with which others watch a server, need none.
+//
+// Tokens are read by [ReadTokens] from a file, or by [ParseTokens]. There are no
+// users and no rights below a prefix, and whoever can listen on the network can
+// take a token from a connection that is not encrypted. They are kept as SHA-256
+// sums, and what a client sends is compared with all of them in constant time.
+// The log never has them. A Handler in another server asks for them as well.
+//
 // # Browsers
 //
 // Any page that a browser shows may send requests to this machine. A [Server]
-// answers 421 unless the Host is localhost, a name below it or a loopback
+// without tokens answers 421 unless the Host is localhost, a name below it or a loopback
 // address, or there is none: else a page could have its own name resolved to
 // 127.0.0.1, and read the store as a part of its site. A proxy before it must
-// ask for such a host. A [Handler] in another server leaves that to it.
+// ask for such a host. With tokens any Host will do, since such a page has none.
+// A [Handler] in another server leaves all that to it.
 //
 // Stored values come with X-Content-Type-Options: nosniff, and all but PDF,
 // video and audio, which browsers would not show then, with

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// fromThisMachine reports whether a request to a [Server] names this machine
-// as its host. Any page in a browser can have its own name resolved to
+// fromThisMachine reports whether a request to a [Server] without tokens names
+// this machine as its host. Any page in a browser can have its own name resolved to
 // 127.0.0.1 and would then read the store as if it were a part of its site;
 // the name is what gives it away. A request without one is not from a browser.
 // Nor is one on a socket in the file system, or to a Handler, of which others

@@ -54,18 +54,19 @@ func (s *Server) configure(to *http.Server, h http.Handler) {
 	to.DisableGeneralOptionsHandler = true // it would answer OPTIONS * to anybody
 }
 
-// ErrNotLoopback says that a server would have been open to the network.
-var ErrNotLoopback = errors.New("not a loopback address: there is no authentication yet, so the server is for this machine only")
+// ErrNotLoopback says that a server without tokens would have been open to the
+// network.
+var ErrNotLoopback = errors.New("not a loopback address: without tokens the server is for this machine only")
 
-// Listen opens a TCP listener for Serve. It refuses, with [ErrNotLoopback] and
-// before anything is open, an address that others could connect to. That is
-// also one without a host, such as ":7070".
+// Listen opens a TCP listener for Serve. Without [Options].Tokens it refuses,
+// with [ErrNotLoopback] and before anything is open, an address that others
+// could connect to. That is also one without a host, such as ":7070".
 func (s *Server) Listen(address string) (net.Listener, error) {
 	a, err := net.ResolveTCPAddr("tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	if err := loopbackOnly(a); err != nil {
+	if err := s.mayListen(a); err != nil {
 		return nil, err
 	}
 	return net.ListenTCP("tcp", a)
@@ -75,7 +76,7 @@ func (s *Server) Listen(address string) (net.Listener, error) {
 // the listener. It returns nil after Shutdown and [ErrNotLoopback] for a
 // listener that Listen would not have opened.
 func (s *Server) Serve(l net.Listener) error {
-	if err := loopbackOnly(l.Addr()); err != nil {
+	if err := s.mayListen(l.Addr()); err != nil {
 		return errors.Join(err, l.Close())
 	}
 	l = listener{Listener: l, pace: s.handler.pace}
@@ -109,8 +110,17 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // Stats returns what the server has done since it was made.
 func (s *Server) Stats() Stats { return s.handler.Stats() }
 
-// loopbackOnly refuses an address that is not on this machine alone. A socket
-// in the file system is.
+// mayListen refuses an address that is not on this machine alone, unless there
+// are tokens.
+func (s *Server) mayListen(a net.Addr) error {
+	if s.handler.tokens != nil {
+		return nil
+	}
+	return loopbackOnly(a)
+}
+
+// loopbackOnly refuses an address that is not on this machine alone. A socket in
+// the file system is.
 func loopbackOnly(a net.Addr) error {
 	switch a := a.(type) {
 	case *net.UnixAddr:

@@ -13,6 +13,7 @@ import (
 	"github.com/crowfly/crowfly/db"
 )
 
+// TestListenLoopbackOnly: without tokens. What is refused never gets a socket.
 func TestListenLoopbackOnly(t *testing.T) {
 	s := New(openStore(t), nil)
 	for _, address := range []string{"127.0.0.1:0", "127.9.9.9:0", "localhost:0", "[::1]:0", "[::ffff:127.0.0.1]:0"} {
@@ -31,6 +32,33 @@ func TestListenLoopbackOnly(t *testing.T) {
 	}
 	if _, err := s.Listen("127.0.0.1"); err == nil {
 		t.Error("an address without a port is accepted")
+	}
+}
+
+// TestListenAnywhere: with tokens every address will do, for Listen and Serve,
+// and so will every Host.
+func TestListenAnywhere(t *testing.T) {
+	store := openStore(t)
+	put(t, store, "k", []byte("v"), nil)
+	s := New(store, &Options{Tokens: exampleTokens(t)})
+	l, err := s.Listen("0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	for _, query := range []string{"", "?x"} { // on either way
+		c := dial(t, "127.0.0.1:"+port)
+		for _, host := range []string{"example.com", "192.0.2.1:7070", "localhost"} {
+			c.send("GET /k" + query + " HTTP/1.1\r\nHost: " + host + "\r\nAuthorization: Bearer " + tokenRO + "\r\n\r\n")
+			c.receive("GET").wantBody(t, []byte("v"))
+			c.send("GET /k" + query + " HTTP/1.1\r\nHost: " + host + "\r\n\r\n")
+			c.receive("GET").wantStatus(t, 401)
+		}
+	}
+	if err := errors.Join(s.Shutdown(t.Context()), <-done); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -9,7 +9,8 @@
 //	crowfly verify data                   look for damage
 //
 // For compact and stat the address of a server can stand in place of the
-// directory that it has open: crowfly compact http://127.0.0.1:7070.
+// directory that it has open: crowfly compact http://127.0.0.1:7070. If the server
+// wants a token it is taken from CROWFLY_TOKEN.
 //
 // What a command found goes to standard output, what it has to say to standard
 // error. A file named - is standard input or output. With --json a command

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 
 	"github.com/crowfly/crowfly/server"
@@ -18,11 +19,15 @@ func isAddress(arg string) bool {
 	return strings.HasPrefix(arg, "http://") || strings.HasPrefix(arg, "https://")
 }
 
-// ask sends a request to a server and returns the answer if it is a good one.
+// ask sends a request to a server, with a token if the environment has one, and
+// returns the answer if it is a good one.
 func ask(ctx context.Context, method, address, path string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(address, "/")+path, nil)
 	if err != nil {
 		return nil, err
+	}
+	if token := os.Getenv(tokenEnv); token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil || resp.StatusCode == http.StatusOK {

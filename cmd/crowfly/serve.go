@@ -20,7 +20,8 @@ const defaultListen = "127.0.0.1:7070"
 
 type serveCmd struct {
 	Dir       string        `arg:"" help:"Store directory, created if it does not exist."`
-	Listen    string        `env:"CROWFLY_LISTEN" default:"${listen}" placeholder:"ADDR" help:"Address to listen on, by default ${default}. A socket that systemd passes on is used instead."`
+	Listen    string        `env:"CROWFLY_LISTEN" default:"${listen}" placeholder:"ADDR" help:"Address to listen on, by default ${default}. One that other machines can reach needs tokens. A socket that systemd passes on is used instead."`
+	Tokens    string        `name:"token-file" env:"CROWFLY_TOKEN_FILE" placeholder:"FILE" help:"File of the tokens that clients must show, one a line: ro TOKEN to read, rw TOKEN to read and write. Only its owner may have access to it. Without it CROWFLY_TOKENS may have the same, separated by commas."`
 	Metrics   string        `env:"CROWFLY_METRICS" default:"${metrics}" placeholder:"ADDR" help:"Where Prometheus finds figures, at /-/metrics, beside /-/healthz and /-/readyz: an address of this machine, 'same' for that of --listen, 'off', or by default 'auto': ${metrics_address} or, if that is taken, any free port."`
 	AccessLog bool          `env:"CROWFLY_ACCESS_LOG" help:"Write a line about every request to standard error."`
 	Grace     time.Duration `env:"CROWFLY_GRACE" default:"10s" help:"How long requests may go on after the first SIGINT or SIGTERM, by default ${default}. A second signal ends them at once."`
@@ -38,13 +39,17 @@ func (c *serveCmd) Run(e *env, parsed *kong.Context) (err error) {
 	defer signal.Stop(signals)
 	signal.Ignore(syscall.SIGPIPE) // whoever read standard error may be gone
 
+	tokens, err := serverTokens(c.Tokens)
+	if err != nil {
+		return err
+	}
 	store, err := openWriter(c.Dir)
 	if err != nil {
 		return err
 	}
 	defer closeAfter(store, &err)
 
-	srv := server.New(store, c.options(e))
+	srv := server.New(store, c.options(e, tokens))
 	listener, err := c.listen(srv)
 	if err != nil {
 		return err
@@ -53,7 +58,7 @@ func (c *serveCmd) Run(e *env, parsed *kong.Context) (err error) {
 	if err != nil {
 		return errors.Join(fmt.Errorf("metrics: %w", err), listener.Close())
 	}
-	c.greet(e, listener, metrics)
+	c.greet(e, listener, metrics, tokens != nil)
 
 	served := make(chan error, 2)
 	go func() { served <- srv.Serve(announce(e, listener)) }()
@@ -79,8 +84,9 @@ func (c *serveCmd) listen(srv *server.Server) (net.Listener, error) {
 }
 
 // options are those of the server.
-func (c *serveCmd) options(e *env) *server.Options {
+func (c *serveCmd) options(e *env, tokens *server.Tokens) *server.Options {
 	o := &server.Options{
+		Tokens:  tokens,
 		Metrics: c.Metrics == metricsSame,
 		Log:     slog.New(slog.NewTextHandler(e.err, nil)),
 	}
@@ -90,23 +96,36 @@ func (c *serveCmd) options(e *env) *server.Options {
 	return o
 }
 
-// greet says where the server is, in commands to paste.
-func (c *serveCmd) greet(e *env, listener, metrics net.Listener) {
-	addr, where := listener.Addr(), c.whereMetrics(listener, metrics)
-	if addr.Network() != "tcp" {
+// greet says where the server is, in commands to paste. If they need a token it
+// is to be in the variable that crowfly itself takes it from.
+func (c *serveCmd) greet(e *env, listener, metrics net.Listener, tokens bool) {
+	addr, where := here(listener.Addr()), c.whereMetrics(listener, metrics)
+	if listener.Addr().Network() != "tcp" {
 		e.talk("serving %s on %s%s", c.Dir, addr, where)
 		return
 	}
 	e.talk("serving %s on http://%s%s, try:", c.Dir, addr, where)
-	for _, line := range []string{
-		"echo hello | curl -T - 'http://%s/hello.txt'",
-		"curl 'http://%s/hello.txt'",
-		"curl -r 0-3 'http://%s/hello.txt'",
-		"curl 'http://%s/?prefix=hello'",
-		"curl -X DELETE 'http://%s/hello.txt'",
-	} {
-		e.talk("  "+line, addr)
+	curl := "curl"
+	if tokens {
+		curl = `curl -H "Authorization: Bearer $` + tokenEnv + `"`
 	}
+	for _, line := range []string{
+		"echo hello | %s -T - 'http://%s/hello.txt'",
+		"%s 'http://%s/hello.txt'",
+		"%s -r 0-3 'http://%s/hello.txt'",
+		"%s 'http://%s/?prefix=hello'",
+		"%s -X DELETE 'http://%s/hello.txt'",
+	} {
+		e.talk("  "+line, curl, addr)
+	}
+}
+
+// here is an address as this machine reaches it.
+func here(addr net.Addr) string {
+	if tcp, ok := addr.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+		return fmt.Sprintf("127.0.0.1:%d", tcp.Port)
+	}
+	return addr.String()
 }
 
 // shutdown lets requests come to their end, until the time is up or another
