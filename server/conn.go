@@ -2,10 +2,13 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // conn is a connection of a [Server]. It brings the header of a response, which
@@ -20,6 +23,8 @@ type conn struct {
 	unread  []byte // by the fast path, from which it came
 	holding bool
 	held    []byte // a header not yet written; empty unless holding
+
+	timed atomic.Bool // writes have a deadline that somebody else has set
 }
 
 // Read implements [net.Conn].
@@ -57,8 +62,17 @@ func (c *conn) release() error {
 	return err
 }
 
-// Write implements [net.Conn]. Each gets its own deadline, so a client that
-// does not read can't keep anything, however small the responses.
+// SetWriteDeadline implements [net.Conn]. net/http takes the deadline back when
+// a response has ended.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	c.timed.Store(!t.IsZero())
+	return c.TCPConn.SetWriteDeadline(t)
+}
+
+// Write implements [net.Conn]. Each gets its own deadline unless there is one
+// already, so a client that does not read can't keep anything, however small the
+// responses. One that is there is for as much as it was set for: encrypted, a
+// piece of a value is hundreds of writes.
 func (c *conn) Write(p []byte) (int, error) {
 	if c.holding && len(c.held) == 0 {
 		c.held = append(c.held, p...) // p is a buffer of net/http
@@ -72,11 +86,20 @@ func (c *conn) Write(p []byte) (int, error) {
 	return c.writeNow(p)
 }
 
+// writeNow writes. If it fails the connection will be closed, and is to be cut off
+// then: else the kernel would go on for minutes to deliver what is in its
+// buffers, to a client that may not even read.
 func (c *conn) writeNow(p []byte) (int, error) {
-	if err := c.SetWriteDeadline(c.pace.deadline(int64(len(p)))); err != nil {
-		return 0, err
+	if !c.timed.Load() {
+		if err := c.TCPConn.SetWriteDeadline(c.pace.deadline(int64(len(p)))); err != nil {
+			return 0, err
+		}
 	}
-	return c.TCPConn.Write(p)
+	n, err := c.TCPConn.Write(p)
+	if err != nil {
+		_ = c.SetLinger(0)
+	}
+	return n, err
 }
 
 // ReadFrom implements [io.ReaderFrom]. This is where net/http hands over a body
@@ -95,6 +118,9 @@ func (c *conn) ReadFrom(src io.Reader) (int64, error) {
 type connKey struct{}
 
 func withConn(ctx context.Context, c net.Conn) context.Context {
+	if encrypted, ok := c.(*tls.Conn); ok {
+		c = encrypted.NetConn()
+	}
 	if c, ok := c.(*conn); ok {
 		return context.WithValue(ctx, connKey{}, c)
 	}
@@ -102,7 +128,7 @@ func withConn(ctx context.Context, c net.Conn) context.Context {
 }
 
 // connOf returns the connection of a request, or nil in a server that is not
-// ours.
+// ours. It may be one that is encrypted, or has other streams as well.
 func connOf(r *http.Request) *conn {
 	c, _ := r.Context().Value(connKey{}).(*conn)
 	return c

@@ -303,6 +303,14 @@
 // sums, and what a client sends is compared with all of them in constant time.
 // The log never has them. A Handler in another server asks for them as well.
 //
+// # Encryption
+//
+// With [Options].TLS a Server encrypts its connections, and [LoadTLS] follows a
+// certificate that is replaced in its files. They are all net/http's then, in
+// HTTP/1.1 or HTTP/2, and every byte of a value is copied at least twice: see
+// [Stats].Copied for how many. A program before the server that encrypts leaves it
+// the fast path and sendfile.
+//
 // # Browsers
 //
 // Any page that a browser shows may send requests to this machine. A [Server]

@@ -57,10 +57,8 @@ func (x *exchange) send(b *body) {
 		return
 	}
 	x.departed.aborted = true
-	if c := connOf(x.r); c != nil {
-		// Else the kernel would go on for minutes to deliver what is in its
-		// buffers, to a client that may not even read.
-		_ = c.SetLinger(0)
+	if c := connOf(x.r); c != nil && x.r.ProtoMajor == 1 {
+		_ = c.SetLinger(0) // see conn.writeNow
 	}
 	x.stats.aborted.Add(1)
 	if ownFault(err) {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -28,6 +29,10 @@ type Options struct {
 	// Tokens, if not nil, are what a client must have one of, see
 	// [ParseTokens] and [ReadTokens].
 	Tokens *Tokens
+
+	// TLS, if not nil, is what a Server encrypts its connections with, see
+	// [LoadTLS]. They are net/http's then, with HTTP/1.1 and HTTP/2.
+	TLS *tls.Config
 
 	// Log hears of damage and of failures of this machine, never of what a
 	// client did wrong. It is slog.Default if it is nil.

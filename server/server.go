@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -27,7 +26,8 @@ type Server struct {
 	fast    fastPath
 	ops     http.Server  // see ServeMetrics
 	slowly  atomic.Int64 // connections that are net/http's
-	slow    bool         // for tests: all requests are net/http's
+	tls     bool
+	slow    bool // for tests: all requests are net/http's
 }
 
 // New returns a server for store, which must stay open until Shutdown has
@@ -39,6 +39,9 @@ func New(store *db.DB, o *Options) *Server {
 	s.configure(&s.ops, h.operations())
 	s.http.ConnState = s.countConn
 	h.connections = s.connections
+	if o != nil && o.TLS != nil {
+		s.tls, s.http.TLSConfig = true, o.TLS.Clone()
+	}
 	s.fast = fastPath{handler: h, http: &s.http, conns: make(map[*fastConn]struct{})}
 	return s
 }
@@ -50,7 +53,7 @@ func (s *Server) configure(to *http.Server, h http.Handler) {
 	to.IdleTimeout = idleTimeout
 	to.MaxHeaderBytes = maxHeaderBytes
 	to.ConnContext = withConn
-	to.ErrorLog = slog.NewLogLogger(s.handler.log.Handler(), slog.LevelError)
+	to.ErrorLog = errorLog(s.handler.log.Handler())
 	to.DisableGeneralOptionsHandler = true // it would answer OPTIONS * to anybody
 }
 
@@ -79,15 +82,22 @@ func (s *Server) Serve(l net.Listener) error {
 	if err := s.mayListen(l.Addr()); err != nil {
 		return errors.Join(err, l.Close())
 	}
-	l = listener{Listener: l, pace: s.handler.pace}
-	if !s.slow {
-		l = s.fast.listen(l)
-	}
-	err := s.http.Serve(l)
+	err := s.serve(listener{Listener: l, pace: s.handler.pace})
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
 	return err
+}
+
+// serve is Serve without a look at the address.
+func (s *Server) serve(l net.Listener) error {
+	switch {
+	case s.tls:
+		return s.http.ServeTLS(l, "", "")
+	case s.slow:
+		return s.http.Serve(l)
+	}
+	return s.http.Serve(s.fast.listen(l))
 }
 
 // Shutdown closes the listeners, ends a compaction that a client has asked for

@@ -46,7 +46,7 @@ func serve(t *testing.T, dir string, flags ...string) (c *child, url string, hin
 	if err != nil {
 		t.Fatal(err)
 	}
-	url = regexp.MustCompile(`http://[0-9.:]+`).FindString(line)
+	url = regexp.MustCompile(`https?://[0-9.:]+`).FindString(line)
 	if url == "" {
 		t.Fatalf("no address in %q", line)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,6 +23,8 @@ type serveCmd struct {
 	Dir       string        `arg:"" help:"Store directory, created if it does not exist."`
 	Listen    string        `env:"CROWFLY_LISTEN" default:"${listen}" placeholder:"ADDR" help:"Address to listen on, by default ${default}. One that other machines can reach needs tokens. A socket that systemd passes on is used instead."`
 	Tokens    string        `name:"token-file" env:"CROWFLY_TOKEN_FILE" placeholder:"FILE" help:"File of the tokens that clients must show, one a line: ro TOKEN to read, rw TOKEN to read and write. Only its owner may have access to it. Without it CROWFLY_TOKENS may have the same, separated by commas."`
+	Cert      string        `name:"tls-cert" env:"CROWFLY_TLS_CERT" and:"tls" placeholder:"FILE" help:"Certificate chain in PEM. With it and its key the server speaks HTTPS only. A new one is taken soon after the files have changed."`
+	Key       string        `name:"tls-key" env:"CROWFLY_TLS_KEY" and:"tls" placeholder:"FILE" help:"Private key of the certificate, in PEM."`
 	Metrics   string        `env:"CROWFLY_METRICS" default:"${metrics}" placeholder:"ADDR" help:"Where Prometheus finds figures, at /-/metrics, beside /-/healthz and /-/readyz: an address of this machine, 'same' for that of --listen, 'off', or by default 'auto': ${metrics_address} or, if that is taken, any free port."`
 	AccessLog bool          `env:"CROWFLY_ACCESS_LOG" help:"Write a line about every request to standard error."`
 	Grace     time.Duration `env:"CROWFLY_GRACE" default:"10s" help:"How long requests may go on after the first SIGINT or SIGTERM, by default ${default}. A second signal ends them at once."`
@@ -39,7 +42,12 @@ func (c *serveCmd) Run(e *env, parsed *kong.Context) (err error) {
 	defer signal.Stop(signals)
 	signal.Ignore(syscall.SIGPIPE) // whoever read standard error may be gone
 
+	log := slog.New(slog.NewTextHandler(e.err, nil))
 	tokens, err := serverTokens(c.Tokens)
+	if err != nil {
+		return err
+	}
+	encryption, err := c.encryption(log)
 	if err != nil {
 		return err
 	}
@@ -49,7 +57,7 @@ func (c *serveCmd) Run(e *env, parsed *kong.Context) (err error) {
 	}
 	defer closeAfter(store, &err)
 
-	srv := server.New(store, c.options(e, tokens))
+	srv := server.New(store, c.options(log, tokens, encryption))
 	listener, err := c.listen(srv)
 	if err != nil {
 		return err
@@ -84,39 +92,54 @@ func (c *serveCmd) listen(srv *server.Server) (net.Listener, error) {
 }
 
 // options are those of the server.
-func (c *serveCmd) options(e *env, tokens *server.Tokens) *server.Options {
+func (c *serveCmd) options(log *slog.Logger, tokens *server.Tokens, encryption *tls.Config) *server.Options {
 	o := &server.Options{
 		Tokens:  tokens,
+		TLS:     encryption,
 		Metrics: c.Metrics == metricsSame,
-		Log:     slog.New(slog.NewTextHandler(e.err, nil)),
+		Log:     log,
 	}
 	if c.AccessLog {
-		o.AccessLog = o.Log
+		o.AccessLog = log
 	}
 	return o
+}
+
+// encryption is nil if there is to be none.
+func (c *serveCmd) encryption(log *slog.Logger) (*tls.Config, error) {
+	if c.Cert == "" {
+		return nil, nil
+	}
+	return server.LoadTLS(c.Cert, c.Key, log)
 }
 
 // greet says where the server is, in commands to paste. If they need a token it
 // is to be in the variable that crowfly itself takes it from.
 func (c *serveCmd) greet(e *env, listener, metrics net.Listener, tokens bool) {
-	addr, where := here(listener.Addr()), c.whereMetrics(listener, metrics)
-	if listener.Addr().Network() != "tcp" {
+	addr, where := listener.Addr(), c.whereMetrics(listener, metrics)
+	if addr.Network() != "tcp" {
 		e.talk("serving %s on %s%s", c.Dir, addr, where)
 		return
 	}
-	e.talk("serving %s on http://%s%s, try:", c.Dir, addr, where)
-	curl := "curl"
+	url, curl := "http://"+here(addr), "curl"
+	if c.Cert != "" {
+		url = "https://" + here(addr)
+	}
 	if tokens {
 		curl = `curl -H "Authorization: Bearer $` + tokenEnv + `"`
 	}
+	e.talk("serving %s on %s%s, try:", c.Dir, url, where)
 	for _, line := range []string{
-		"echo hello | %s -T - 'http://%s/hello.txt'",
-		"%s 'http://%s/hello.txt'",
-		"%s -r 0-3 'http://%s/hello.txt'",
-		"%s 'http://%s/?prefix=hello'",
-		"%s -X DELETE 'http://%s/hello.txt'",
+		"echo hello | %s -T - '%s/hello.txt'",
+		"%s '%s/hello.txt'",
+		"%s -r 0-3 '%s/hello.txt'",
+		"%s '%s/?prefix=hello'",
+		"%s -X DELETE '%s/hello.txt'",
 	} {
-		e.talk("  "+line, curl, addr)
+		e.talk("  "+line, curl, url)
+	}
+	if tcp, ok := addr.(*net.TCPAddr); ok && !tcp.IP.IsLoopback() && c.Cert == "" {
+		e.talk("tokens and values are not encrypted on their way, see --tls-cert")
 	}
 }
 
