@@ -212,10 +212,15 @@ func (x *exchange) otherMethod(allow string) {
 }
 
 // writeHeader sends the status line and the header, with a status the
-// statistics will know.
+// statistics will know. A stream of HTTP/2 has to take that, and what is made for
+// this response, in the time for a piece; elsewhere a deadline is the
+// connection's.
 func (x *exchange) writeHeader(status int) {
 	x.skipBody()
 	x.status = status
+	if x.r.ProtoMajor >= 2 {
+		_ = x.rc.SetWriteDeadline(x.pace.deadline(0))
+	}
 	x.w.WriteHeader(status)
 }
 

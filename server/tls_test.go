@@ -415,9 +415,63 @@ func TestTLSIsSlowToo(t *testing.T) {
 // h2Preface is what a client begins HTTP/2 with.
 const h2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-// TestTLSStuckReader: a client of HTTP/1.1 that reads nothing, or a little at a
-// time, so that each record would be in time but the piece is not, is cut off with
-// what the kernel has not delivered.
+// h2Frame is a frame of HTTP/2.
+func h2Frame(kind, flags byte, stream uint32, payload string) string {
+	n := len(payload)
+	return string([]byte{byte(n >> 16), byte(n >> 8), byte(n), kind, flags,
+		byte(stream >> 24), byte(stream >> 16), byte(stream >> 8), byte(stream)}) + payload
+}
+
+// h2Get asks for a path: the header in the static table of HPACK, as far as it is
+// there, and the rest spelt out.
+func h2Get(stream uint32, path string) string {
+	const endStream, endHeaders = 1, 4
+	return h2Frame(1, endStream|endHeaders, stream, "\x82\x87"+"\x01\x09localhost"+"\x04"+string([]byte{byte(len(path))})+path)
+}
+
+// TestHTTP2WithoutWindow: a client that asks and takes nothing does not keep
+// anything, whatever it asks for. Its window for what it would take is zero, and
+// the server resets all streams.
+func TestHTTP2WithoutWindow(t *testing.T) {
+	store := openStore(t)
+	putLarge(t, store)
+	put(t, store, "small", []byte("v"), nil)
+	_, addr, config := startTLS(t, store, Options{Log: failOnError(t)}, fastPace(300*time.Millisecond))
+	config.NextProtos = []string{"h2"}
+	c, _ := dialTLS(t, addr, config)
+	const settings, initialWindow = 4, 4
+	text := h2Preface + h2Frame(settings, 0, 0, string([]byte{0, initialWindow, 0, 0, 0, 0}))
+	paths := []string{"/large", "/small", "/none", "/", "/-/stats"}
+	for i, path := range paths {
+		text += h2Get(uint32(2*i+1), path)
+	}
+	if _, err := io.WriteString(c, text); err != nil {
+		t.Fatal(err)
+	}
+	for reset := 0; reset < len(paths); {
+		const data, rstStream = 0, 3
+		head := make([]byte, 9)
+		_, err := io.ReadFull(c, head)
+		n := int64(head[0])<<16 | int64(head[1])<<8 | int64(head[2])
+		if err == nil {
+			_, err = io.CopyN(io.Discard, c, n)
+		}
+		if err != nil {
+			t.Fatalf("%d of %d streams are reset, then %v", reset, len(paths), err)
+		}
+		if head[3] == data && n > 0 {
+			t.Error("data comes")
+		}
+		if head[3] == rstStream {
+			reset++
+		}
+	}
+	noHandles(t, store)
+}
+
+// TestTLSStuckReader: nor does one of HTTP/1.1 that reads nothing, or a little at
+// a time, so that each record would be in time but the piece is not. It is cut
+// off with what the kernel has not delivered.
 func TestTLSStuckReader(t *testing.T) {
 	const grace = 2 * time.Second // for 4 MiB, which take more than 3
 	store := openStore(t)
