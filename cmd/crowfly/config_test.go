@@ -35,6 +35,9 @@ func printed(t *testing.T, args ...string) string {
 func TestSettings(t *testing.T) {
 	const builtIn = `{
   "listen": "127.0.0.1:7070",
+  "token_file": "",
+  "tls_cert": "",
+  "tls_key": "",
   "metrics": "auto",
   "access_log": false,
   "grace": "10s"
@@ -48,6 +51,9 @@ func TestSettings(t *testing.T) {
 	t.Setenv("CROWFLY_METRICS", "127.0.0.1:2")
 	const want = `{
   "listen": "127.0.0.1:3",
+  "token_file": "",
+  "tls_cert": "",
+  "tls_key": "",
   "metrics": "127.0.0.1:2",
   "access_log": true,
   "grace": "1s"

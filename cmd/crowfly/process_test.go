@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -172,7 +173,7 @@ func TestServeUnheard(t *testing.T) {
 	}
 }
 
-// upload begins a PUT that stalls.
+// upload begins a PUT that stalls once the server waits for the body.
 func upload(t *testing.T, url string) {
 	t.Helper()
 	body, w := io.Pipe()
@@ -181,17 +182,21 @@ func upload(t *testing.T, url string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	waits := make(chan struct{})
+	req.Header.Set("Expect", "100-continue")
+	trace := &httptrace.ClientTrace{Got100Continue: func() { close(waits) }}
+	req = req.WithContext(httptrace.WithClientTrace(req.Context(), trace))
 	go func() {
 		resp, err := http.DefaultClient.Do(req)
 		if err == nil {
 			resp.Body.Close()
 		}
 	}()
-	// The second write is taken only after the first one is on its way.
-	for range 2 {
-		if _, err := io.WriteString(w, "beginning"); err != nil {
-			t.Fatal(err)
-		}
+	go io.WriteString(w, "beginning")
+	select {
+	case <-waits:
+	case <-time.After(time.Minute):
+		t.Fatal("the server does not ask for the body")
 	}
 }
 
