@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/crowfly/crowfly/db"
 	"github.com/crowfly/crowfly/segment/vfs"
@@ -160,7 +161,7 @@ func beginCompact(t *testing.T, o *Options) *underWay {
 	u := &underWay{gate: &gate{FS: dir, waiting: make(chan struct{}, 10), pass: make(chan struct{})}}
 	u.store = openStoreIn(t, "", &db.Options{FS: u.gate, SegmentSize: 128 << 10})
 	u.store.PauseCompaction() // in the background, which would go on where a client has left off
-	waste(t, u.store, 100)
+	waste(t, u.store, 300)
 	u.before = u.store.Stats().Compaction.Reclaimable
 	requests := make(chan context.Context, 10)
 	u.server, u.addr = start(t, u.store, o, func(s *Server) {
@@ -182,6 +183,7 @@ func beginCompact(t *testing.T, o *Options) *underWay {
 	for {
 		select {
 		case <-u.waiting:
+			time.Sleep(10 * time.Millisecond) // for the answer to begin before much is done
 			u.pass <- struct{}{}
 		case err := <-begun:
 			if err != nil {
