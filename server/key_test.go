@@ -132,19 +132,3 @@ func TestKeyTooLong(t *testing.T) {
 	got.wantStatus(t, 200)
 	got.wantBody(t, []byte("v"))
 }
-
-// FuzzPath checks that splitPath and pathOf are inverse.
-func FuzzPath(f *testing.F) {
-	for _, key := range awkwardKeys() {
-		f.Add([]byte(key))
-	}
-	f.Fuzz(func(t *testing.T, key []byte) {
-		u, err := url.ParseRequestURI(pathOf(key))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got, kind := splitPath(u); got != string(key) || kind != keyPath {
-			t.Errorf("key %q becomes %q (%v)", key, got, kind)
-		}
-	})
-}

@@ -111,10 +111,13 @@ func TestParts(t *testing.T) {
 	for _, slow := range []bool{false, true} {
 		t.Run(fmt.Sprint("slow ", slow), func(t *testing.T) {
 			s, addr := start(t, store, &Options{Log: failOnError(t)}, func(s *Server) { s.slow = slow })
-			c := dial(t, addr)
+			var c *wire
 			random := rand.New(rand.NewPCG(1, 2))
 			var small, large uint64
 			for made := 0; made < 60; {
+				if made%20 == 0 {
+					c = dial(t, addr)
+				}
 				size := sizes[random.IntN(len(sizes))]
 				spans := someSpans(random, size)
 				if len(spans) < 2 {
