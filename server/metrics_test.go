@@ -239,6 +239,7 @@ func TestServeMetrics(t *testing.T) {
 	c := dial(t, addr)
 	for target, status := range map[string]int{
 		"/-/metrics": 200, "/-/healthz": 200, "/-/readyz": 200, "/k": 404, "/": 404, "/-/stats": 404, "/-/metrics/": 404,
+		"/%2D/healthz": 404, "/%2D/metrics": 404,
 	} {
 		if got := c.do("GET", target, ""); got.StatusCode != status {
 			t.Errorf("%s: %s, want %d", target, got.Status, status)

@@ -21,13 +21,20 @@ func (s *Server) ServeMetrics(l net.Listener) error {
 	return err
 }
 
-// operations answers what is for those who run a server.
+// operations answers what is for those who run a server. The path is looked at as
+// it came: /%2D/healthz is a key.
 func (h *Handler) operations() http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle(reserved+"metrics", h.Metrics())
-	mux.Handle(reserved+"healthz", h)
-	mux.Handle(reserved+"readyz", h)
-	return mux
+	metrics := h.Metrics()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.EscapedPath() {
+		case reserved + "metrics":
+			metrics.ServeHTTP(w, r)
+		case reserved + "healthz", reserved + "readyz":
+			h.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
 }
 
 // connections counts the open ones.
