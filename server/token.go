@@ -184,10 +184,11 @@ var needsNoToken = map[string]bool{
 // admit refuses a request that may not be here at all, or returns the zero
 // refusal.
 func (x *exchange) admit() refusal {
+	_, kind := splitPath(x.r.URL)
 	switch {
 	case x.tokens == nil && !fromThisMachine(x.r):
 		return misdirected
-	case needsNoToken[x.r.URL.EscapedPath()] && reading(x.r.Method):
+	case kind == reservedPath && needsNoToken[x.r.URL.EscapedPath()] && reading(x.r.Method):
 		return refusal{}
 	}
 	return x.authorize(x.r.Method, []byte(onlyLine(x.r.Header["Authorization"])))

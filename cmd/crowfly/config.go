@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"strings"
 	"time"
 
@@ -85,11 +86,11 @@ func settingName(flag *kong.Flag) string { return strings.ReplaceAll(flag.Name, 
 func printSettings(w io.Writer, command *kong.Node) error {
 	separator := "{\n  "
 	for _, flag := range configurable(command) {
+		if flag.Target.Kind() == reflect.Pointer && flag.Target.IsNil() {
+			continue // not set
+		}
 		value := flag.Target.Interface()
-		switch d, isDuration := value.(time.Duration); {
-		case flag.Tag.Has("secret") && !flag.Target.IsZero():
-			value = "(secret)"
-		case isDuration:
+		if d, isDuration := value.(time.Duration); isDuration {
 			value = d.String()
 		}
 		text, err := json.Marshal(value)

@@ -35,9 +35,6 @@ func printed(t *testing.T, args ...string) string {
 func TestSettings(t *testing.T) {
 	const builtIn = `{
   "listen": "127.0.0.1:7070",
-  "token_file": "",
-  "tls_cert": "",
-  "tls_key": "",
   "metrics": "auto",
   "access_log": false,
   "grace": "10s"
@@ -51,9 +48,6 @@ func TestSettings(t *testing.T) {
 	t.Setenv("CROWFLY_METRICS", "127.0.0.1:2")
 	const want = `{
   "listen": "127.0.0.1:3",
-  "token_file": "",
-  "tls_cert": "",
-  "tls_key": "",
   "metrics": "127.0.0.1:2",
   "access_log": true,
   "grace": "1s"
@@ -131,23 +125,4 @@ func serveModel(t *testing.T, grammar any) *kong.Node {
 	}
 	t.Fatal("no such command")
 	return nil
-}
-
-// What is secret is not printed.
-func TestSecretsAreNotPrinted(t *testing.T) {
-	var grammar struct {
-		Serve struct {
-			Token, Other string `secret:""`
-			Name         string
-		} `cmd:""`
-	}
-	command := serveModel(t, &grammar)
-	grammar.Serve.Token, grammar.Serve.Name = "hunter2", "n"
-	var out strings.Builder
-	if err := printSettings(&out, command); err != nil {
-		t.Fatal(err)
-	}
-	if got, want := out.String(), "{\n  \"token\": \"(secret)\",\n  \"other\": \"\",\n  \"name\": \"n\"\n}\n"; got != want {
-		t.Errorf("got %s", got)
-	}
 }

@@ -291,6 +291,9 @@ func TestExitCodes(t *testing.T) {
 		{"serve DIR --listen 127.0.0.1:0 --metrics 0.0.0.0:0", exitError, "metrics: listen on 0.0.0.0:0: not a loopback"},
 		{"serve DIR --listen 127.0.0.1:0 --metrics 127.0.0.1", exitError, "metrics: "},
 		{"serve DIR --tls-cert MISSING", exitUsage, "--tls-key"},
+		{"serve DIR --tls-cert= --tls-key=", exitUsage, "is empty"},
+		{"serve DIR --token-file=", exitUsage, "--token-file is empty"},
+		{"serve DIR --listen=", exitUsage, "--listen is empty"},
 		{"serve DIR --tls-cert MISSING --tls-key MISSING", exitError, "MISSING"},
 	} {
 		words := strings.NewReplacer("DIR", dir, "MISSING", missing, "OUT", missing+"-too")

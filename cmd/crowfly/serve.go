@@ -22,15 +22,26 @@ const defaultListen = "127.0.0.1:7070"
 type serveCmd struct {
 	Dir       string        `arg:"" help:"Store directory, created if it does not exist."`
 	Listen    string        `env:"CROWFLY_LISTEN" default:"${listen}" placeholder:"ADDR" help:"Address to listen on, by default ${default}. One that other machines can reach needs tokens. A socket that systemd passes on is used instead."`
-	Tokens    string        `name:"token-file" env:"CROWFLY_TOKEN_FILE" placeholder:"FILE" help:"File of the tokens that clients must show, one a line: ro TOKEN to read, rw TOKEN to read and write. Only its owner may have access to it. Without it CROWFLY_TOKENS may have the same, separated by commas."`
-	Cert      string        `name:"tls-cert" env:"CROWFLY_TLS_CERT" and:"tls" placeholder:"FILE" help:"Certificate chain in PEM. With it and its key the server speaks HTTPS only. A new one is taken soon after the files have changed."`
-	Key       string        `name:"tls-key" env:"CROWFLY_TLS_KEY" and:"tls" placeholder:"FILE" help:"Private key of the certificate, in PEM."`
+	Tokens    *string       `name:"token-file" env:"CROWFLY_TOKEN_FILE" placeholder:"FILE" help:"File of the tokens that clients must show, one a line: ro TOKEN to read, rw TOKEN to read and write. Only its owner may have access to it. Without it CROWFLY_TOKENS may have the same, separated by commas."`
+	Cert      *string       `name:"tls-cert" env:"CROWFLY_TLS_CERT" and:"tls" placeholder:"FILE" help:"Certificate chain in PEM. With it and its key the server speaks HTTPS only. A new one is taken soon after the files have changed."`
+	Key       *string       `name:"tls-key" env:"CROWFLY_TLS_KEY" and:"tls" placeholder:"FILE" help:"Private key of the certificate, in PEM."`
 	Metrics   string        `env:"CROWFLY_METRICS" default:"${metrics}" placeholder:"ADDR" help:"Where Prometheus finds figures, at /-/metrics, beside /-/healthz and /-/readyz: an address of this machine, 'same' for that of --listen, 'off', or by default 'auto': ${metrics_address} or, if that is taken, any free port."`
 	AccessLog bool          `env:"CROWFLY_ACCESS_LOG" help:"Write a line about every request to standard error."`
 	Grace     time.Duration `env:"CROWFLY_GRACE" default:"10s" help:"How long requests may go on after the first SIGINT or SIGTERM, by default ${default}. A second signal ends them at once."`
 
 	Config      kong.ConfigFlag `env:"CROWFLY_CONFIG" placeholder:"FILE" help:"Take settings from this file, where neither the command line nor the environment has them: {\"listen\": \"127.0.0.1:7070\", \"access_log\": true}."`
 	PrintConfig bool            `help:"Print the settings as such a file, and do nothing else."`
+}
+
+// Validate refuses settings that are there and empty, as those made of a variable
+// that is not set: the server would be open to more than was meant.
+func (c *serveCmd) Validate() error {
+	for name, value := range map[string]*string{"listen": &c.Listen, "token-file": c.Tokens, "tls-cert": c.Cert, "tls-key": c.Key} {
+		if value != nil && *value == "" {
+			return fmt.Errorf("--%s is empty", name)
+		}
+	}
+	return nil
 }
 
 func (c *serveCmd) Run(e *env, parsed *kong.Context) (err error) {
@@ -107,10 +118,10 @@ func (c *serveCmd) options(log *slog.Logger, tokens *server.Tokens, encryption *
 
 // encryption is nil if there is to be none.
 func (c *serveCmd) encryption(log *slog.Logger) (*tls.Config, error) {
-	if c.Cert == "" {
+	if c.Cert == nil {
 		return nil, nil
 	}
-	return server.LoadTLS(c.Cert, c.Key, log)
+	return server.LoadTLS(*c.Cert, *c.Key, log)
 }
 
 // greet says where the server is, in commands to paste. If they need a token it
@@ -122,7 +133,7 @@ func (c *serveCmd) greet(e *env, listener, metrics net.Listener, tokens bool) {
 		return
 	}
 	url, curl := "http://"+here(addr), "curl"
-	if c.Cert != "" {
+	if c.Cert != nil {
 		url = "https://" + here(addr)
 	}
 	if tokens {
@@ -138,7 +149,7 @@ func (c *serveCmd) greet(e *env, listener, metrics net.Listener, tokens bool) {
 	} {
 		e.talk("  "+line, curl, url)
 	}
-	if tcp, ok := addr.(*net.TCPAddr); ok && !tcp.IP.IsLoopback() && c.Cert == "" {
+	if tcp, ok := addr.(*net.TCPAddr); ok && !tcp.IP.IsLoopback() && c.Cert == nil {
 		e.talk("tokens and values are not encrypted on their way, see --tls-cert")
 	}
 }

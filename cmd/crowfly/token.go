@@ -21,10 +21,10 @@ const (
 // serverTokens are those of a file or of the environment, or nil if there is
 // neither. A variable that is there and empty is an error: whoever set it wanted
 // something else than a server that is open to all.
-func serverTokens(file string) (*server.Tokens, error) {
+func serverTokens(file *string) (*server.Tokens, error) {
 	text, set := os.LookupEnv(tokensEnv)
 	switch {
-	case set && file != "":
+	case set && file != nil:
 		return nil, usageError{errors.New("there are tokens in " + tokensEnv + " and in a file: take one of them")}
 	case set:
 		tokens, err := server.ParseTokens(strings.ReplaceAll(text, ",", "\n"))
@@ -32,8 +32,8 @@ func serverTokens(file string) (*server.Tokens, error) {
 			return nil, fmt.Errorf("%s: %w", tokensEnv, err)
 		}
 		return tokens, nil
-	case file != "":
-		return server.ReadTokens(file)
+	case file != nil:
+		return server.ReadTokens(*file)
 	}
 	return nil, nil
 }
