@@ -187,7 +187,7 @@ func TestFullDiskOfLargeValues(t *testing.T) {
 func (s *smallStore) mayCollect() {
 	s.db.pinned.mu.Lock()
 	defer s.db.pinned.mu.Unlock()
-	s.db.pinned.every = 0
+	s.db.pinned.last = time.Time{}
 }
 
 func (s *smallStore) bytes() (n int) {
