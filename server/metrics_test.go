@@ -106,7 +106,7 @@ func TestMetricsCount(t *testing.T) {
 // TestLatencyIsOfTheAnswer: the time of a request is neither that which its head
 // took to come, nor that between two of them.
 func TestLatencyIsOfTheAnswer(t *testing.T) {
-	const pause = 300 * time.Millisecond
+	const pause = 100 * time.Millisecond
 	for _, slow := range []bool{false, true} {
 		store := openStore(t)
 		put(t, store, "k", []byte("v"), nil)
