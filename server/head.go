@@ -208,7 +208,7 @@ func (h *head) known(lower, name, value []byte) bool {
 		return strings.EqualFold(string(value), "keep-alive")
 	case "host":
 		h.host = value
-		return h.once(seenHost) && validHost(value)
+		return h.once(seenHost) && len(value) > 0 && validHost(value)
 	case "authorization":
 		h.authorization = value
 		return h.once(seenAuthorization)
@@ -286,23 +286,13 @@ func (h *head) contentLength(value []byte) bool {
 	return true
 }
 
-// validHost reports whether a Host has only bytes that names, addresses and
-// ports have.
-func validHost(host []byte) bool {
-	for _, c := range host {
-		if class[c]&inHost == 0 {
-			return false
-		}
-	}
-	return len(host) > 0
-}
-
 // What a byte may be a part of.
 const (
 	inPath = 1 << iota
 	inToken
 	inValue
-	inHost
+	inName    // of a host
+	inAddress // of version 6
 	hexDigit
 )
 
@@ -315,8 +305,9 @@ var class = func() (t [256]byte) {
 	const alphanumeric = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	set(inPath, alphanumeric+"-._~!$&'()*+,;=:@/%")
 	set(inToken, alphanumeric+"!#$%&'*+-.^_`|~")
-	set(inHost, alphanumeric+"-._:[]")
+	set(inName, alphanumeric+"-._~!$&'()*+,;=%")
 	set(hexDigit, "0123456789abcdefABCDEF")
+	set(inAddress, "0123456789abcdefABCDEF:.")
 	set(inValue, "\t")
 	for c := ' '; c <= '~'; c++ {
 		t[c] |= inValue

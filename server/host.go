@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"net"
 	"net/http"
 	"net/netip"
@@ -35,3 +36,44 @@ func loopbackHost(host string) bool {
 
 // misdirected is the answer to a request that is not fromThisMachine.
 var misdirected = refusal{http.StatusMisdirectedRequest, "this server is for its own machine only: ask for localhost or 127.0.0.1"}
+
+// badHost is the answer to one whose Host is not a validHost.
+var badHost = refusal{http.StatusBadRequest, "the host is not a name or an address"}
+
+// validHost reports whether a Host has the form that RFC 9110, section 7.2, and
+// RFC 3986 give it: a name or an address, and perhaps a port. It may be empty.
+func validHost(host []byte) bool {
+	name := host
+	if i := bytes.LastIndexByte(host, ':'); i > bytes.LastIndexByte(host, ']') {
+		name = host[:i]
+		for _, c := range host[i+1:] {
+			if c < '0' || c > '9' {
+				return false
+			}
+		}
+	}
+	if len(name) == 0 || name[0] != '[' {
+		return onlyOf(name, inName) && wellEscaped(name)
+	}
+	return len(name) > 2 && name[len(name)-1] == ']' && onlyOf(name[1:len(name)-1], inAddress)
+}
+
+// onlyOf reports whether a text has only bytes of a class.
+func onlyOf(text []byte, bit byte) bool {
+	for _, c := range text {
+		if class[c]&bit == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// wellEscaped reports whether two hexadecimal digits follow each percent sign.
+func wellEscaped(text []byte) bool {
+	for i, c := range text {
+		if c == '%' && (i+2 >= len(text) || class[text[i+1]]&class[text[i+2]]&hexDigit == 0) {
+			return false
+		}
+	}
+	return true
+}

@@ -22,6 +22,22 @@ func TestHosts(t *testing.T) {
 	}
 }
 
+// TestHostForms: what is not even a host.
+func TestHostForms(t *testing.T) {
+	for host, ok := range map[string]bool{
+		"": true, "a": true, "A-b.c_d~": true, "a:": true, "a:80": true, ":80": true, "1.2.3.4:5": true, "[::1]": true, "[::1]:80": true,
+		"[::ffff:1.2.3.4]:": true, "a,b": true, "a%20b": true, "%ff": true, "!$&'()*+;=": true,
+
+		"a b": false, "a:b": false, "a:80b": false, "a:-1": false, "a:80:80": false, "::1": false, "[::1": false, "::1]": false, "[]": false,
+		"[::1]80": false, "[::1]]": false, "[g::]": false, "[::1%25lo]": false, "a[::1]": false, "u@a": false, "a/b": false, "a?b": false, "a#b": false,
+		`a\b`: false, "a%": false, "a%2": false, "%2g": false, "é": false, "a\x00": false, "a\t": false,
+	} {
+		if got := validHost([]byte(host)); got != ok {
+			t.Errorf("%q: %v", host, got)
+		}
+	}
+}
+
 // TestRebinding: a page that had its own name resolved to this machine.
 func TestRebinding(t *testing.T) {
 	store := openStore(t)

@@ -186,6 +186,8 @@ var needsNoToken = map[string]bool{
 func (x *exchange) admit() refusal {
 	_, kind := splitPath(x.r.URL)
 	switch {
+	case !validHost([]byte(x.r.Host)):
+		return badHost
 	case x.tokens == nil && !fromThisMachine(x.r):
 		return misdirected
 	case kind == reservedPath && needsNoToken[x.r.URL.EscapedPath()] && reading(x.r.Method):
