@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -95,8 +96,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case bad.status != 0:
 		x.turnAway(bad)
-	case kind == badPath && r.Method == http.MethodOptions:
-		x.otherMethod("GET, HEAD, PUT, DELETE, OPTIONS") // OPTIONS *
+	case r.Method == http.MethodOptions && r.URL.Path == "*":
+		x.otherMethod("GET, HEAD, PUT, DELETE, OPTIONS")
 	case kind == badPath:
 		x.problem(http.StatusBadRequest, "the request target has no path")
 	case kind == reservedPath:
@@ -208,7 +209,17 @@ func (x *exchange) otherMethod(allow string) {
 		x.writeHeader(http.StatusNoContent)
 		return
 	}
+	if !slices.Contains(knownMethods, x.r.Method) {
+		x.problem(http.StatusNotImplemented, "the method is not known; this resource takes "+allow)
+		return
+	}
 	x.problem(http.StatusMethodNotAllowed, "this resource takes "+allow)
+}
+
+// knownMethods are those of RFC 9110 and 5789.
+var knownMethods = []string{
+	http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete,
+	http.MethodConnect, http.MethodOptions, http.MethodTrace, http.MethodPatch,
 }
 
 // writeHeader sends the status line and the header, with a status the

@@ -11,7 +11,7 @@ type pathKind int
 const (
 	keyPath      pathKind = iota // a key; the empty one is the listing
 	reservedPath                 // below /-/, which belongs to the server
-	badPath                      // no path at all, such as "*"
+	badPath                      // not a path, such as "*" or "host:port"
 )
 
 const reserved = "/-/"
@@ -20,7 +20,10 @@ const reserved = "/-/"
 // slash, percent-decoded exactly once and otherwise as it came. Slashes and
 // dots mean nothing here, so `a//b`, `../x` and `a%2Fb` are keys as well.
 func splitPath(u *url.URL) (key string, kind pathKind) {
-	if u.Path == "" {
+	switch {
+	case u.Opaque != "", u.Scheme != "" && (u.Scheme != "http" && u.Scheme != "https" || u.Host == ""):
+		return "", badPath
+	case u.Path == "":
 		return "", keyPath // http://host without a slash
 	}
 	// Path is decoded once already. RawPath is there only if it is not what

@@ -97,6 +97,12 @@ func TestTargets(t *testing.T) {
 		{"http://host//k", "/k", keyPath},
 		{"http://host/-/k", "", reservedPath},
 		{"http://host", "", keyPath},
+		{"HTTPS://host/k", "k", keyPath},
+		{"http:///k", "", badPath},
+		{"http:k", "", badPath},
+		{"ftp://host/k", "", badPath},
+		{"localhost:80", "", badPath},
+		{"mailto:a", "", badPath},
 		{"*", "", badPath},
 	} {
 		u, err := url.ParseRequestURI(c.target) // as net/http does

@@ -164,7 +164,7 @@ func TestAuthorization(t *testing.T) {
 		{"GET", "//-/healthz", false, 404}, {"GET", "/-/healthz%2f", false, 404}, {"GET", "*", false, 400},
 		{"OPTIONS", "/k", false, 204}, {"OPTIONS", "*", false, 204},
 		{"PUT", "/new", true, 201}, {"PUT", "/k", true, 204}, {"DELETE", "/k", true, 204}, {"PUT", "/-/healthz", true, 405},
-		{"POST", "/-/compact", true, 200}, {"POST", "/k", true, 405}, {"PATCH", "/k", true, 405}, {"get", "/k", true, 405}, {"TRACE", "/k", true, 405},
+		{"POST", "/-/compact", true, 200}, {"POST", "/k", true, 405}, {"PATCH", "/k", true, 405}, {"get", "/k", true, 501}, {"TRACE", "/k", true, 405},
 	}
 	for _, slow := range []bool{false, true} {
 		store := openStore(t)
