@@ -15,6 +15,10 @@ func (x *exchange) put() {
 		x.problem(http.StatusBadRequest, "a part of a value can't be written: Content-Range is for responses")
 		return
 	}
+	if len(x.r.Trailer) > 0 || len(x.r.Header["Trailer"]) > 0 {
+		x.problem(http.StatusBadRequest, errTrailer.Error())
+		return
+	}
 	m, bad := x.q.metadata(x.now())
 	if bad != nil {
 		x.problem(bad.status, bad.detail)

@@ -63,6 +63,10 @@ func (x *exchange) upload(o *db.PutOptions) (db.Result, bool) {
 	return result, false
 }
 
+// errTrailer says that fields came behind a body, of which nobody may believe that
+// they were stored or looked at.
+var errTrailer = errors.New("there are fields behind the body: trailers are not taken")
+
 // brokenOff answers a PUT whose body did not come as it should have. There is
 // no telling where the next request begins.
 func (x *exchange) brokenOff(err error) {
@@ -73,6 +77,8 @@ func (x *exchange) brokenOff(err error) {
 		x.tooLarge()
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		x.problem(http.StatusRequestTimeout, "the body came too slowly")
+	case errors.Is(err, errTrailer):
+		x.problem(http.StatusBadRequest, errTrailer.Error())
 	default:
 		x.problem(http.StatusBadRequest, "the body ended early")
 	}
@@ -122,6 +128,9 @@ func (u *uploadReader) Read(p []byte) (int, error) {
 	case nil:
 	case io.EOF:
 		u.unread = false
+		if len(u.r.Trailer) > 0 {
+			u.err, err = errTrailer, errTrailer // and the value is not whole
+		}
 	default:
 		u.err = err
 	}
