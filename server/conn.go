@@ -21,6 +21,7 @@ type conn struct {
 	*net.TCPConn
 	pace    pace
 	unread  []byte // by the fast path, from which it came
+	framing framing
 	holding bool
 	held    []byte // a header not yet written; empty unless holding
 
@@ -29,6 +30,15 @@ type conn struct {
 
 // Read implements [net.Conn].
 func (c *conn) Read(p []byte) (int, error) {
+	if c.framing.over() {
+		return 0, io.EOF
+	}
+	n, err := c.read(p)
+	return len(c.framing.follow(p[:n])), err
+}
+
+// read reads what the fast path has not.
+func (c *conn) read(p []byte) (int, error) {
 	if len(c.unread) == 0 {
 		return c.TCPConn.Read(p)
 	}

@@ -108,11 +108,20 @@ func etagOrNone(t *testing.T, store *db.DB, key string) string {
 	return etagIn(t, store, key)
 }
 
-// talk sends some bytes, cut into pieces, and returns all that comes back, and
-// whether the server has reset the connection.
+// talk sends some bytes, cut into pieces, and returns all that comes back, without
+// what is never the same, and whether the server has reset the connection.
 func (w *twin) talk(t *testing.T, text []byte, cuts []int) (got []byte, reset bool) {
 	t.Helper()
-	c, err := net.Dial("tcp", w.addr)
+	got, reset = sendAll(t, w.addr, text, cuts, 20*time.Microsecond)
+	got = boundaries.ReplaceAll(got, []byte("${1}boundary"))
+	return dateLines.ReplaceAll(got, []byte("\r\nDate: now")), reset
+}
+
+// sendAll sends some bytes, cut into pieces, with pauses between them, and returns
+// all that comes back, and whether the server has reset the connection.
+func sendAll(t *testing.T, addr string, text []byte, cuts []int, pause time.Duration) (got []byte, reset bool) {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +135,7 @@ func (w *twin) talk(t *testing.T, text []byte, cuts []int) (got []byte, reset bo
 			}
 			from = to
 			if to < len(text) {
-				time.Sleep(20 * time.Microsecond)
+				time.Sleep(pause)
 			}
 		}
 		c.(*net.TCPConn).CloseWrite()
@@ -136,8 +145,7 @@ func (w *twin) talk(t *testing.T, text []byte, cuts []int) (got []byte, reset bo
 	if err != nil && !reset {
 		t.Fatalf("%.3000q: %v", text, err)
 	}
-	got = boundaries.ReplaceAll(got, []byte("${1}boundary"))
-	return dateLines.ReplaceAll(got, []byte("\r\nDate: now")), reset
+	return got, reset
 }
 
 var (

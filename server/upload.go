@@ -144,6 +144,12 @@ func (x *exchange) expectBody() {
 		x.unread = true
 		x.setReadDeadline(x.pace.deadline(uploadPiece))
 	}
+	framed := x.r.ProtoMajor > 1 || connOf(x.r) != nil && x.r.TLS == nil
+	if !framed && (x.r.ContentLength < 0 || !x.r.ProtoAtLeast(1, 1)) {
+		// It may have had a Content-Length beside Transfer-Encoding, or the
+		// latter in HTTP/1.0, and nobody has looked, see framing.
+		x.w.Header().Set("Connection", "close")
+	}
 }
 
 // skipBody gets what is left of a body out of the way of the next request, if
