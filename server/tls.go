@@ -1,10 +1,7 @@
 package server
 
 import (
-	"bytes"
 	"crypto/tls"
-	"io"
-	"log"
 	"log/slog"
 	"os"
 	"sync"
@@ -113,27 +110,4 @@ func unchanged(a, b [2]os.FileInfo) bool {
 		}
 	}
 	return true
-}
-
-// errorLog is for net/http, which tells much that is the fault of clients, and
-// that anybody could fill a disk with.
-func errorLog(h slog.Handler) *log.Logger {
-	return log.New(ownErrors{slog.NewLogLogger(h, slog.LevelError).Writer()}, "", 0)
-}
-
-type ownErrors struct{ io.Writer }
-
-// clientErrors are beginnings of such lines.
-var clientErrors = []string{
-	"http: TLS handshake error", "http2: server connection error", "http2: server closing client connection",
-	"http2: server: error reading preface", "http2: received GOAWAY", "timeout waiting for",
-}
-
-func (w ownErrors) Write(line []byte) (int, error) {
-	for _, beginning := range clientErrors {
-		if bytes.HasPrefix(line, []byte(beginning)) {
-			return len(line), nil
-		}
-	}
-	return w.Writer.Write(line)
 }
