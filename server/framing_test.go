@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
@@ -13,15 +15,17 @@ import (
 // framingCases are what framing takes, and what it refuses, and at which byte:
 // there stands a |. A line ends with CR LF, and LF stands for that alone.
 var framingCases = map[string]string{
-	"get":              "GET /k HTTP/1.1\nHost: a\n\nGET /k HTTP/1.1\n",
-	"length":           "PUT /k HTTP/1.1\nContent-Length: 5\n\nLF LF\nGET /k HTTP/1.1\n",
-	"length twice":     "PUT /k HTTP/1.1\nContent-Length: 5\ncontent-length:5 \n\nLF LF\nGET /k HTTP/1.1\n",
-	"chunked":          "PUT /k HTTP/1.1\nTransfer-Encoding: chunked\n\n5;x=LF|",
-	"chunks":           "PUT /k HTTP/1.1\nTransfer-Encoding: chunked\n\n3\nLF LF\n0A;x \t\n0123456789\n000\nX: y\n\nGET /k HTTP/1.1\n",
-	"rubbish":          "\x00\n\x01\n\n",
-	"TLS":              "\x16\x03LFLFLFTransfer-Encoding: x\nContent-Length: 5\n",
-	"empty lines":      "\n\nGET /k HTTP/1.1\n",
-	"1.0":              "PUT /k HTTP/1.0\nContent-Length: 5\n\nLF LF\nGET /k HTTP/1.0\n",
+	"get":          "GET /k HTTP/1.1\nHost: a\n\nGET /k HTTP/1.1\n",
+	"length":       "PUT /k HTTP/1.1\nContent-Length: 5\n\nLF LF\nGET /k HTTP/1.1\n",
+	"length twice": "PUT /k HTTP/1.1\nContent-Length: 5\ncontent-length:5 \n\nLF LF\nGET /k HTTP/1.1\n",
+	"chunked":      "PUT /k HTTP/1.1\nTransfer-Encoding: chunked\n\n5;x=LF|",
+	"chunks":       "PUT /k HTTP/1.1\nTransfer-Encoding: chunked\n\n3\nLF LF\n0A;x \t\n0123456789\n000\nX: y\n\nGET /k HTTP/1.1\n",
+	"rubbish":      "\x00\n\x01\n\n",
+	"TLS":          "\x16\x03LFLFLFTransfer-Encoding: x\nContent-Length: 5\n",
+	"empty lines":  "\n\nGET /k HTTP/1.1\n",
+	"1.0":          "PUT /k HTTP/1.0\nContent-Length: 5\n\nLF LF\nGET /k HTTP/1.0\n",
+	"in turn": "PUT /k HTTP/1.0\nContent-Length: 1\n\nxPUT /k HTTP/1.1\nTransfer-Encoding: chunked\n\n1\nx\n0\n\n" +
+		"PUT /k HTTP/1.1\nContent-Length: 1\n\nxPUT /k HTTP/1.1\nTransfer-Encoding: chunked\n\n0\n\nGET /k HTTP/1.0\n\nGET /LF|",
 	"both":             "PUT /k HTTP/1.1\nContent-Length: 5\nX: y\ntransfer-encoding: x\n|",
 	"both, other way":  "PUT /k HTTP/1.1\nTransfer-Encoding: chunked\nContent-Length:\n|",
 	"coded 1.0":        "PUT /k HTTP/1.0\nTRANSFER-ENCODING: chunked\n|",
@@ -173,6 +177,36 @@ func TestFramingAllocs(t *testing.T) {
 		}
 		if f.state != inRequestLine {
 			t.Errorf("%s: state %d at the end", what, f.state)
+		}
+	}
+}
+
+// TestNotFramed: where nobody follows the framing, which is under TLS and in a
+// server that is not ours, a connection ends with a request that may have been
+// ambiguous, and with no other.
+func TestNotFramed(t *testing.T) {
+	store := openStore(t)
+	put(t, store, "k", []byte("v"), nil)
+	foreign := httptest.NewServer(NewHandler(store, nil))
+	defer foreign.Close()
+	_, encrypted, config := startTLS(t, store, Options{Log: failOnError(t)})
+	for text, closes := range map[string]bool{
+		puts + chunked + "\n1\nx\n0\n\n":                                           true,
+		puts + chunked + sized + "\n1\nx\n0\n\n":                                   true,
+		"PUT /new" + h0 + "Connection: keep-alive\n" + chunked + sized + "\nhello": true,
+		puts + sized + "\nhello":                                                   false,
+		get + "\n":                                                                 false,
+	} {
+		plain := dial(t, foreign.Listener.Addr().String())
+		secret, _ := dialTLS(t, encrypted, config)
+		for name, c := range map[string]net.Conn{"foreign": plain, "TLS": secret} {
+			if _, err := io.WriteString(c, crlf(text)); err != nil {
+				t.Fatal(err)
+			}
+			got, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil || got.Close != closes || got.StatusCode >= 300 {
+				t.Errorf("%s, %q: %+v, %v; want closes %v", name, text, got, err, closes)
+			}
 		}
 	}
 }
