@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/crowfly/crowfly/index"
@@ -21,9 +22,9 @@ const followEvery = 100 * time.Millisecond
 type follower struct {
 	mu       sync.Mutex
 	manifest *manifest
-	applied  map[segment.ID]int64 // up to where each segment's records are in the index
-	ended    error                // why following can't go on
-	begun    bool                 // the index is not empty, or has readers
+	applied  map[segment.ID]int64  // up to where each segment's records are in the index
+	ended    atomic.Pointer[error] // why following can't go on; Health does not wait for mu
+	begun    bool                  // the index is not empty, or has readers
 	stop     func() bool
 }
 
@@ -87,8 +88,8 @@ func (db *DB) Refresh() error {
 // may vanish meanwhile if, and only if, there is a newer manifest.
 func (db *DB) refresh() (err error) {
 	defer vfs.EndGuard(vfs.BeginGuard(), &err)
-	if db.follow.ended != nil {
-		return db.follow.ended
+	if ended := db.follow.ended.Load(); ended != nil {
+		return *ended
 	}
 	for range followAttempts {
 		alive, err := db.fs.Locked(segment.LockName)
@@ -140,7 +141,7 @@ func (db *DB) followManifest(m *manifest, alive bool) error {
 		return err
 	}
 	if err := n.checkShown(); err != nil {
-		db.follow.ended = err
+		db.follow.ended.Store(&err)
 		return err
 	}
 	n.drop()

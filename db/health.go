@@ -5,16 +5,17 @@ import "fmt"
 // Health tells what stands between a store and its use until it is opened again,
 // or nil: ErrClosed, why it takes no more writes, such as a failed sync, and of a
 // read-only store why it does not follow its writer any more. Reads go on in the
-// last two cases. It does not wait for a write that is under way, and writes
-// nothing.
+// last two cases. It does not wait for a write or a Refresh that is under way, and
+// writes nothing.
 func (db *DB) Health() error {
 	if db.state.Load() == nil {
 		return ErrClosed
 	}
 	if db.opts.ReadOnly {
-		db.follow.mu.Lock()
-		defer db.follow.mu.Unlock()
-		return db.follow.ended
+		if ended := db.follow.ended.Load(); ended != nil {
+			return *ended
+		}
+		return nil
 	}
 	if cause := db.stopped(); cause != nil {
 		return fmt.Errorf("writing has stopped, reopen the store: %w", cause)

@@ -9,8 +9,8 @@ import (
 )
 
 // Health tells of a store that is closed, that takes no more writes, and that
-// does not follow any more. It does not wait for a write. Method: a sync that
-// fails, and the lock of writing held as a write under way holds it.
+// does not follow any more. It does not wait for a write, or a look for news.
+// Method: a sync that fails, and the locks held as those under way hold them.
 func TestHealth(t *testing.T) {
 	disk := simdisk.New()
 	db := open(t, "", &Options{FS: disk})
@@ -46,11 +46,15 @@ func TestHealth(t *testing.T) {
 	mustGet(t, db, "k", "v")
 
 	follower.follow.mu.Lock()
-	follower.follow.ended = errRewound
-	follower.follow.mu.Unlock()
+	if err := follower.Health(); err != nil {
+		t.Errorf("a follower that looks for news: %v", err)
+	}
+	ended := errRewound
+	follower.follow.ended.Store(&ended)
 	if err := follower.Health(); err != errRewound {
 		t.Errorf("a follower that is left behind: %v", err)
 	}
+	follower.follow.mu.Unlock()
 
 	for _, s := range []*DB{db, follower} {
 		s.Close()
