@@ -24,6 +24,14 @@ type departure struct {
 	aborted bool   // there should have been more
 }
 
+// add notes some bytes that have left.
+func (d *departure) add(n int64, way string) {
+	if n > 0 {
+		d.bytes += n
+		d.way = way
+	}
+}
+
 // made is the departure of a text.
 func made(n int) departure { return departure{bytes: int64(n), way: wayMade} }
 

@@ -90,6 +90,8 @@ func TestAccessLog(t *testing.T) {
 		{"GET", "/large", "", nil, "GET /large 200 5242881 " + sendfile + " false"},
 		{"GET", "/large", "", []string{"Range: bytes=1-20000"}, "GET /large 206 20000 " + sendfile + " false"},
 		{"GET", "/large", "", []string{"Range: bytes=9999999-"}, "GET /large 416 BYTES made false"},
+		{"GET", "/large", "", []string{"Range: bytes=1-2,5-30000"}, "GET /large 206 BYTES " + sendfile + " false"},
+		{"GET", "/a%20b", "", []string{"Range: bytes=1-2,5-6"}, "GET /a%20b 206 BYTES mapped false"},
 		{"HEAD", "/large", "", nil, "HEAD /large 200 0  false"},
 		{"GET", "/a%20b", "", []string{"If-None-Match: *"}, "GET /a%20b 304 0  false"},
 		{"GET", "/none", "", nil, "GET /none 404 BYTES made false"},
@@ -100,6 +102,7 @@ func TestAccessLog(t *testing.T) {
 		{"DELETE", "/new", "", nil, "DELETE /new 204 0  false"},
 		{"GET", "/a%20b", "", nil, "GET /a%20b 200 1000 mapped false"},
 		{"GET", "/large", "", nil, "GET /large 200 5242881 " + sendfile + " false"},
+		{"GET", "/large", "", []string{"Range: bytes=1-2,5-30000"}, "GET /large 206 BYTES " + sendfile + " false"},
 		{"GET", "/-/healthz", "", nil, "GET /-/healthz 200 3 made false"},
 		{"HEAD", "/?limit=1", "", nil, "HEAD / 200 0  false"},
 		{"POST", "/-/%C3%A9?secret", "", nil, "POST /-/%C3%A9 404 BYTES made false"},
@@ -151,7 +154,28 @@ func TestAccessLogSaysWhatWasCopied(t *testing.T) {
 		if got := log.wait(t, 1)[0].short(); got != "GET /k 200 100 "+way+" false" {
 			t.Errorf("%s: %q", way, got)
 		}
+		parts := fetch(t, server.Client(), server.URL+"/k", "bytes=1-2,5-6")
+		if way == "copied:buffered" {
+			way = "mapped" // several parts are not small enough to be
+		}
+		if got := log.wait(t, 2)[1].short(); got != fmt.Sprintf("GET /k 206 %d %s false", len(parts), way) {
+			t.Errorf("%s: %q, want %d bytes", way, got, len(parts))
+		}
 		server.Close()
+	}
+}
+
+// What a ResponseWriter reads by itself is in the log with all that is not of the
+// value.
+func TestAccessLogOfWhatIsRead(t *testing.T) {
+	store := openStore(t)
+	put(t, store, "k", noise(100, 1), nil)
+	var log accessLog
+	r, w := httptest.NewRequest("GET", "/k", nil), httptest.NewRecorder()
+	r.Header.Set("Range", "bytes=1-2,5-6")
+	NewHandler(store, log.options()).ServeHTTP(readingWriter{w}, r)
+	if l := log.wait(t, 1)[0]; l.Bytes != int64(w.Body.Len()) || l.Bytes < 100 || l.Sent != "copied:wrapped" {
+		t.Errorf("%+v, want %d bytes", l, w.Body.Len())
 	}
 }
 

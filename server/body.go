@@ -89,10 +89,7 @@ func faultError(r any, off int64) error {
 
 // advance drops the first n bytes of what is left, which have left in some way.
 func (b *body) advance(n int64, way string) {
-	if n > 0 {
-		b.departed.bytes += n
-		b.departed.way = way
-	}
+	b.departed.add(n, way)
 	b.off += n
 	b.n -= n
 	b.ready = b.ready[n:]
@@ -108,6 +105,7 @@ func (b *body) Read(p []byte) (int, error) {
 	if len(b.text) > 0 {
 		n := copy(p, b.text)
 		b.text = b.text[n:]
+		b.departed.add(int64(n), wayCopied[b.reason])
 		return n, nil
 	}
 	if err := b.verify(); err != nil {
@@ -126,6 +124,7 @@ func (b *body) copyPart(w io.Writer) (int64, error) {
 		b.setDeadline(int64(len(b.text)))
 		n, err := w.Write(b.text)
 		b.text = b.text[n:]
+		b.departed.add(int64(n), wayCopied[b.reason])
 		if sent += int64(n); err != nil {
 			return sent, err
 		}

@@ -83,12 +83,17 @@ func (b *body) nextPart() bool {
 }
 
 // sendTo sends a header, if any, and what is left without a copy of the value in
-// user space. It counts the bytes of the body only.
+// user space. It counts the bytes of the body only, and a text between them once
+// something behind it has left.
 func (b *body) sendTo(s socket, header []byte) (sent int64, err error) {
 	header = append(header, b.text...)
 	for {
 		n, err := b.sendPart(s, header)
-		sent += int64(len(b.text)) + n
+		if text := int64(len(b.text)); n > 0 || err == nil {
+			sent += text
+			b.departed.bytes += text
+		}
+		sent += n
 		if err != nil || !b.nextPart() {
 			return sent, err
 		}
