@@ -49,8 +49,8 @@
 //	realerrors_linux_test.go  errors_test.go there: no descriptor, mapping or
 //	                          goroutine is left
 //
-// FuzzHead, which holds the server's own reading of a request against that of
-// net/http, is in package server.
+// FuzzHead and FuzzFraming, which hold the server's own reading of requests against
+// that of net/http, are in package server.
 //
 // blockdisk is a module of its own: power cuts under ext4, xfs and btrfs, which
 // also show that the simulated disk allows everything that happens there.

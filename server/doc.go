@@ -23,11 +23,32 @@
 //	GET, HEAD /-/stats     figures of the store, see [StoreStats]: 200
 //	POST      /-/compact   gives space back, see below: 200, 403, 409, 507
 //
-// Any of them may answer 401, 403 and 421 to whoever may not ask, see below, 414
+// Any of them may answer 401, 403 and 421 to whoever may not ask, see below, 400
+// for a Host or a target that is none, 405 and 501 for other methods, 414
 // for a key of more than 65,535 bytes, 500 for damage, which the log tells more
 // about, and 503 when the store is closed.
 // Errors come as application/problem+json, but for a request that net/http
-// can't read, which it refuses by itself.
+// can't read, which it refuses by itself with 400, 417, 431, 501 or 505.
+//
+// # Requests
+//
+// Requests are read by the letter of RFC 9112. What two programs might divide up
+// in two ways is refused with 400 and the end of the connection: a proxy before
+// the server that sees a request end elsewhere would let its clients smuggle
+// another one past it.
+//
+//   - Transfer-Encoding beside Content-Length, or in HTTP/1.0; lengths that
+//     differ or are no numbers; a coding other than chunked alone is 501
+//   - LF without CR, CR without LF, a field that goes on in the next line, white
+//     space before a colon, an empty line before a request
+//   - chunks that are not as long as they say, and fields behind a body: trailers
+//     are refused, with nothing stored, rather than lost
+//
+// An Expect other than 100-continue is 417, and a head of more than 20 KiB 431.
+// Upgrade is ignored. Under TLS, on a socket in the file system and with a Handler
+// in another server nobody sees what net/http takes of the first two kinds. There a
+// connection ends with a request that is chunked or of HTTP/1.0, and a proxy before
+// the server must refuse the rest. HTTP/2 drops trailers that were not announced.
 //
 // # Values
 //
@@ -248,6 +269,7 @@
 //	fast.go         a connection: read, answer, hand over
 //	fast_listen.go  all of them, and the listener in front of net/http
 //	fast_put.go     PUT
+//	framing.go      what net/http is shown of the bytes of a connection
 //
 // [Stats].Fast counts what was answered so, and HandedOver the connections that
 // net/http took over.
