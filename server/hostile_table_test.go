@@ -227,6 +227,7 @@ var requestLineCases = []hostileCase{
 	{"CONNECT a path", "CONNECT /k" + h1 + "\n", "405"},
 	{"OPTIONS", "OPTIONS /k" + h1 + "\n", "204"},
 	{"OPTIONS *", "OPTIONS *" + h1 + "\n", "204"},
+	{"OPTIONS of a host", "OPTIONS localhost:80" + h1 + "\n", "400"},
 	{"GET *", "GET *" + h1 + "\n", "400"},
 	{"PUT *", "PUT *" + h1 + sized + "\nhello", "400"},
 
@@ -236,6 +237,7 @@ var requestLineCases = []hostileCase{
 	{"absolute, another Host", "GET http://localhost/k HTTP/1.1\nHost: evil.example\n\n", "200"},
 	{"absolute to another host", "GET http://evil.example/k" + h1 + "\n", "421"},
 	{"absolute without Host", "GET http://localhost/k HTTP/1.1\n\n", "400 end"},
+	{"absolute with a user", "GET http://evil.example@localhost/k" + h1 + "\n", "400"},
 	{"absolute to no host", "GET http:///k" + h1 + "\n", "400"},
 	{"absolute to a bad port", "GET http://localhost:x/k" + h1 + "\n", "400 end"},
 	{"absolute of another scheme", "GET ftp://localhost/k" + h1 + "\n", "400"},

@@ -21,7 +21,7 @@ const reserved = "/-/"
 // dots mean nothing here, so `a//b`, `../x` and `a%2Fb` are keys as well.
 func splitPath(u *url.URL) (key string, kind pathKind) {
 	switch {
-	case u.Opaque != "", u.Scheme != "" && (u.Scheme != "http" && u.Scheme != "https" || u.Host == ""):
+	case u.User != nil, u.Scheme != "" && (u.Scheme != "http" && u.Scheme != "https" || u.Host == ""):
 		return "", badPath
 	case u.Path == "":
 		return "", keyPath // http://host without a slash

@@ -100,6 +100,7 @@ func TestTargets(t *testing.T) {
 		{"HTTPS://host/k", "k", keyPath},
 		{"http:///k", "", badPath},
 		{"http:k", "", badPath},
+		{"http://user@host/k", "", badPath},
 		{"ftp://host/k", "", badPath},
 		{"localhost:80", "", badPath},
 		{"mailto:a", "", badPath},
