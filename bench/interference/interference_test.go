@@ -1,8 +1,6 @@
 package main
 
 import (
-	"math/rand/v2"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -26,8 +24,8 @@ func TestProgram(t *testing.T) {
 			t.Errorf("%s: %d and %d phases, %d bytes compacted", s.name, len(s.paused), len(s.going), s.compacted)
 		}
 		for _, m := range append(s.paused, s.going...) {
-			if m.took < c.phase || m.view.call.total == 0 || m.put.call.total == 0 {
-				t.Errorf("%s: %d views and %d puts in %v", s.name, m.view.call.total, m.put.call.total, m.took)
+			if m.took < c.phase || m.view.call.Total == 0 || m.put.call.Total == 0 {
+				t.Errorf("%s: %d views and %d puts in %v", s.name, m.view.call.Total, m.put.call.Total, m.took)
 			}
 		}
 	}
@@ -38,35 +36,6 @@ func TestFlags(t *testing.T) {
 	var out strings.Builder
 	if run([]string{"-readers", "0"}, &out) != 2 {
 		t.Error(out.String())
-	}
-}
-
-// Quantiles are those of the sorted list, and never more than 1/32 above.
-// Method: random durations over nine orders of magnitude.
-func TestHistogram(t *testing.T) {
-	rng := rand.New(rand.NewPCG(1, 2))
-	var h, parts histogram
-	var list []time.Duration
-	for range 10_000 {
-		d := time.Duration(rng.Uint64() >> (20 + rng.IntN(44)))
-		list = append(list, d)
-		h.add(d)
-		if len(list)%2 == 0 {
-			parts.merge(&h)
-			h = histogram{}
-		}
-	}
-	slices.Sort(list)
-	for _, q := range []float64{0, 0.01, 0.5, 0.9, 0.99, 0.999, 1} {
-		want := list[min(int(q*float64(len(list))), len(list)-1)]
-		if got := parts.quantile(q); got < want || got > want+want/32 {
-			t.Errorf("quantile %v is %d, want %d", q, got, want)
-		}
-	}
-	for _, d := range []time.Duration{0, 1, 63, 64, 65, 1<<62 + 1, 1<<63 - 1} {
-		if b := bucketOf(d); highest(b) < d || b > 0 && highest(b-1) >= d {
-			t.Errorf("%d is in bucket %d, up to %d", d, b, highest(b))
-		}
 	}
 }
 
@@ -84,7 +53,7 @@ func TestQueueing(t *testing.T) {
 		return nil
 	}, 10_000)
 	w.run(1, &stop)
-	if got := w.latencies.call.most; got < call*(calls-2) {
+	if got := w.latencies.call.Most; got < call*(calls-2) {
 		t.Errorf("the last of %d calls took %v", calls, got)
 	}
 }
@@ -93,8 +62,8 @@ func TestQueueing(t *testing.T) {
 func TestMissed(t *testing.T) {
 	phase := func(view, put time.Duration) *measured {
 		m := new(measured)
-		m.view.call.add(view)
-		m.put.call.add(put)
+		m.view.call.Add(view)
+		m.put.call.Add(put)
 		return m
 	}
 	cases := []struct {

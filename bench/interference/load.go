@@ -25,11 +25,11 @@ type load struct {
 // latencies of the calls of one kind. A call counts from when it was due if the
 // one before it took too long, else from when its goroutine was awake: how late
 // the system wakes a sleeper is counted apart.
-type latencies struct{ call, wake histogram }
+type latencies struct{ call, wake measure.Histogram }
 
 func (l *latencies) merge(o *latencies) {
-	l.call.merge(&o.call)
-	l.wake.merge(&o.wake)
+	l.call.Merge(&o.call)
+	l.wake.Merge(&o.wake)
 }
 
 // measured is what came of a load.
@@ -59,7 +59,7 @@ func (w *worker) run(keys int, stop *atomic.Bool) {
 	for w.err == nil && !stop.Load() {
 		from := w.await(&due)
 		w.err = w.call(w.rng.Uint64N(uint64(keys)))
-		w.latencies.call.add(time.Since(from))
+		w.latencies.call.Add(time.Since(from))
 	}
 }
 
@@ -75,7 +75,7 @@ func (w *worker) await(due *time.Time) time.Time {
 	}
 	time.Sleep(ahead)
 	awake := time.Now()
-	w.wake.add(awake.Sub(*due))
+	w.wake.Add(awake.Sub(*due))
 	return awake
 }
 

@@ -6,7 +6,8 @@ import (
 	"io"
 	"path/filepath"
 	"sync/atomic"
-	"time"
+
+	"github.com/crowfly/crowfly/bench/measure"
 )
 
 // series is all that was measured of one store.
@@ -53,7 +54,7 @@ func (c config) choose(out io.Writer, subjects []*subject) error {
 	rate := func(l load) (views, puts float64, err error) {
 		var stop atomic.Bool
 		m, err := l.run(c.capacity, &stop)
-		return float64(m.view.call.total) / m.took.Seconds(), float64(m.put.call.total) / m.took.Seconds(), err
+		return float64(m.view.call.Total) / m.took.Seconds(), float64(m.put.call.Total) / m.took.Seconds(), err
 	}
 	readers, writers := u.load, u.load
 	readers.writers, writers.readers = 0, 0
@@ -89,7 +90,7 @@ func (c config) alternate(out io.Writer, u *subject, s *series, goingFirst bool)
 			s.paused = append(s.paused, m)
 		}
 		fmt.Fprintf(out, "%s, %s: p99 %s view, %s put\n", s.name, what,
-			round(m.view.call.quantile(0.99)), round(m.put.call.quantile(0.99)))
+			measure.Round(m.view.call.Quantile(0.99)), measure.Round(m.put.call.Quantile(0.99)))
 	}
 	return nil
 }
@@ -112,13 +113,4 @@ func (c config) measurePhase(u *subject, going bool) (*measured, error) {
 		all.merge(m)
 	}
 	return all, nil
-}
-
-// round leaves three digits.
-func round(d time.Duration) time.Duration {
-	unit := time.Duration(1)
-	for d/unit >= 1000 {
-		unit *= 10
-	}
-	return d.Round(unit)
 }

@@ -1,24 +1,24 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"io"
-	"slices"
 	"text/tabwriter"
 	"time"
+
+	"github.com/crowfly/crowfly/bench/measure"
 )
 
 // kind is what is measured of a load.
 type kind struct {
 	name string
-	of   func(m *measured) *histogram
+	of   func(m *measured) *measure.Histogram
 }
 
 var kinds = []kind{
-	{"View", func(m *measured) *histogram { return &m.view.call }},
-	{"Put", func(m *measured) *histogram { return &m.put.call }},
-	{"a sleeper's delay", func(m *measured) *histogram { return &m.view.wake }},
+	{"View", func(m *measured) *measure.Histogram { return &m.view.call }},
+	{"Put", func(m *measured) *measure.Histogram { return &m.put.call }},
+	{"a sleeper's delay", func(m *measured) *measure.Histogram { return &m.view.wake }},
 }
 
 const judged = 2 // of the kinds, the first ones
@@ -27,9 +27,9 @@ const judged = 2 // of the kinds, the first ones
 func (k kind) quantile(list []*measured, q float64) time.Duration {
 	var each []time.Duration
 	for _, m := range list {
-		each = append(each, k.of(m).quantile(q))
+		each = append(each, k.of(m).Quantile(q))
 	}
-	return median(each)
+	return measure.Median(each)
 }
 
 // ratio is the one between the medians.
@@ -41,14 +41,9 @@ func (k kind) ratio(s *series, q float64) float64 {
 func (k kind) ratioOfPairs(s *series, q float64) float64 {
 	var list []float64
 	for i := range s.going {
-		list = append(list, float64(k.of(s.going[i]).quantile(q))/float64(k.of(s.paused[i]).quantile(q)))
+		list = append(list, float64(k.of(s.going[i]).Quantile(q))/float64(k.of(s.paused[i]).Quantile(q)))
 	}
-	return median(list)
-}
-
-func median[T cmp.Ordered](list []T) T {
-	slices.Sort(list)
-	return list[len(list)/2]
+	return measure.Median(list)
 }
 
 // table prints medians over the phases.
@@ -76,12 +71,12 @@ func (k kind) line(out io.Writer, name string, phases []*measured, ratio string)
 	var calls uint64
 	var most []time.Duration
 	for _, m := range phases {
-		calls += k.of(m).total
-		most = append(most, k.of(m).most)
+		calls += k.of(m).Total
+		most = append(most, k.of(m).Most)
 	}
 	fmt.Fprintf(out, "%s\t%v\t%v\t%v\t%v\t%d\t%s\t\n", name,
-		round(k.quantile(phases, 0.5)), round(k.quantile(phases, 0.99)), round(k.quantile(phases, 0.999)),
-		round(median(most)), calls, ratio)
+		measure.Round(k.quantile(phases, 0.5)), measure.Round(k.quantile(phases, 0.99)), measure.Round(k.quantile(phases, 0.999)),
+		measure.Round(measure.Median(most)), calls, ratio)
 }
 
 // missed says what takes too long while compaction goes on.
