@@ -42,12 +42,11 @@ type body struct {
 
 	departed departure
 
-	parts [2][]byte // room for vec
-	vec   net.Buffers
+	vec vector
 }
 
-// deadline is where the time for a write is set.
-type deadline interface{ SetWriteDeadline(time.Time) error }
+// deadline is where the time for a write is set, from now on.
+type deadline interface{ writeWithin(d time.Duration) }
 
 var _ io.WriterTo = (*body)(nil)
 
@@ -225,12 +224,7 @@ func (b *body) writeMapped(s socket, header []byte) (int64, error) {
 			return sent, err
 		}
 		b.setDeadline(int64(len(b.ready)))
-		b.parts = [2][]byte{header, b.ready}
-		b.vec = b.parts[:]
-		if len(header) == 0 {
-			b.vec = b.parts[1:]
-		}
-		n, err := b.vec.WriteTo(s)
+		n, err := b.writeBoth(s, header)
 		n = max(n-int64(len(header)), 0)
 		header = nil
 		b.stats.mapped.Add(uint64(n))
@@ -243,6 +237,30 @@ func (b *body) writeMapped(s socket, header []byte) (int64, error) {
 	return sent, nil
 }
 
-// setDeadline gives the next n bytes their time. A response that has no
-// deadlines goes on without.
-func (b *body) setDeadline(n int64) { _ = b.limit.SetWriteDeadline(b.pace.deadline(n)) }
+// writeBoth writes a header, if any, and what is ready, with one call if it can.
+func (b *body) writeBoth(s socket, header []byte) (int64, error) {
+	if s, ok := s.(stream); ok {
+		return s.writeBoth(header, b.ready)
+	}
+	return b.vec.write(s, header, b.ready)
+}
+
+// vector is what leaves with one writev.
+type vector struct {
+	parts [2][]byte
+	vec   net.Buffers
+}
+
+func (v *vector) write(w io.Writer, header, body []byte) (int64, error) {
+	v.parts = [2][]byte{header, body}
+	v.vec = v.parts[:]
+	if len(header) == 0 {
+		v.vec = v.parts[1:]
+	}
+	n, err := v.vec.WriteTo(w)
+	v.parts = [2][]byte{} // what is lent is not kept
+	return n, err
+}
+
+// setDeadline gives the next n bytes their time.
+func (b *body) setDeadline(n int64) { b.limit.writeWithin(b.pace.time(n)) }

@@ -3,11 +3,9 @@ package server
 import (
 	"bytes"
 	"io"
-	"net"
 	"net/http"
 	"runtime/debug"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/crowfly/crowfly/db"
@@ -17,9 +15,7 @@ import (
 // from it and answers them, in order, until the client goes, or asks for
 // something else and net/http takes the connection over for good.
 type fastConn struct {
-	*net.TCPConn
-	conn    *conn // the same, for net/http
-	raw     syscall.RawConn
+	stream
 	handler *Handler
 	from    *fastListener
 
@@ -31,8 +27,6 @@ type fastConn struct {
 	next, end int    // in[next:end] is unread
 	more      []byte // unread as well, behind them: only for net/http
 	begun     bool   // the next head has begun, and its time runs
-	readBy    time.Time
-	writeBy   time.Time
 	began     time.Time // the answer to the last request
 	ended     time.Time
 
@@ -77,7 +71,6 @@ func (c *fastConn) serve() {
 		}
 		c.from.fast.remove(c)
 	}()
-	c.readWithin(c.from.fast.http.ReadHeaderTimeout, time.Now())
 	for {
 		switch c.step() {
 		case hangUp:
@@ -177,34 +170,6 @@ func (c *fastConn) read() move {
 	return hangUp
 }
 
-// readWithin sets the deadline for reading, unless one stands that is nearly
-// the same: to set one for each request costs more than to read the time.
-func (c *fastConn) readWithin(d time.Duration, from time.Time) {
-	if t := from.Add(d); !nearly(c.readBy, t, d) {
-		_ = c.SetReadDeadline(t)
-		c.readBy = t
-	}
-}
-
-// nearly reports whether a deadline leaves most of the time d that a new one, t,
-// would give, and no more.
-func nearly(stands, t time.Time, d time.Duration) bool {
-	early := t.Sub(stands)
-	return early >= 0 && early < d/16
-}
-
-// SetWriteDeadline implements [deadline], in the same way.
-func (c *fastConn) SetWriteDeadline(t time.Time) error {
-	if nearly(c.writeBy, t, c.handler.pace.grace) {
-		return nil
-	}
-	c.writeBy = t
-	return c.TCPConn.SetWriteDeadline(t)
-}
-
-// SyscallConn implements [socket].
-func (c *fastConn) SyscallConn() (syscall.RawConn, error) { return c.raw, nil }
-
 // request answers the request that the unread bytes begin with.
 func (c *fastConn) request() move {
 	c.began = time.Now()
@@ -275,7 +240,7 @@ func (c *fastConn) send(date time.Time) error {
 		out = append(out, a.text...)
 		c.departed = made(len(a.text))
 	}
-	_ = c.SetWriteDeadline(c.handler.pace.deadline(0))
+	c.writeWithin(c.handler.pace.time(0))
 	_, err := c.Write(out)
 	c.departed.aborted = err != nil
 	return err
@@ -299,9 +264,13 @@ func (c *fastConn) sendBody(header []byte) error {
 
 // handOver gives the connection to net/http, with all that was not answered.
 func (c *fastConn) handOver() bool {
-	c.conn.unread = append(bytes.Clone(c.in[c.next:c.end]), c.more...)
+	tcp, err := c.tcp()
+	if err != nil {
+		return false
+	}
+	unread := append(bytes.Clone(c.in[c.next:c.end]), c.more...)
 	c.handler.stats.handedOver.Add(1) // before net/http can answer
-	return c.TCPConn.SetDeadline(time.Time{}) == nil && c.from.hand(c.conn) == nil
+	return c.from.hand(&conn{TCPConn: tcp, pace: c.handler.pace, unread: unread}) == nil
 }
 
 // closeIdle closes the connection unless a request is under way.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // fastPath knows the connections that net/http does not know.
@@ -52,21 +53,34 @@ func (f *fastPath) stop(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// add begins to serve a connection, unless the server shuts down.
-func (f *fastPath) add(c *conn, from *fastListener) {
-	raw, err := c.TCPConn.SyscallConn()
-	fast := &fastConn{TCPConn: c.TCPConn, conn: c, raw: raw, handler: f.handler, from: from}
-	fast.lend = fast.lent
-	fast.answer.limit = fast
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if err != nil || f.stopping.Load() {
-		c.Close()
+// serve begins to serve a connection, with a goroutine of its own.
+func (f *fastPath) serve(tcp *net.TCPConn, from *fastListener) {
+	s, err := newTCPStream(tcp, f.handler.pace.grace)
+	if err != nil {
+		tcp.Close()
 		return
 	}
-	f.conns[fast] = struct{}{}
+	if c := f.add(s, from); c != nil {
+		go c.serve()
+	}
+}
+
+// add begins to know a connection. If the server shuts down it closes it and
+// returns nil.
+func (f *fastPath) add(s stream, from *fastListener) *fastConn {
+	c := &fastConn{stream: s, handler: f.handler, from: from}
+	c.lend = c.lent
+	c.answer.limit = c
+	c.readWithin(f.http.ReadHeaderTimeout, time.Now())
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.stopping.Load() {
+		c.Close()
+		return nil
+	}
+	f.conns[c] = struct{}{}
 	f.serving.Add(1)
-	go fast.serve()
+	return c
 }
 
 func (f *fastPath) remove(c *fastConn) {
@@ -129,7 +143,7 @@ func (l *fastListener) accept() {
 			continue
 		}
 		if tcp, ok := c.(*conn); ok {
-			l.fast.add(tcp, l)
+			l.fast.serve(tcp.TCPConn, l)
 		} else if l.hand(c) != nil {
 			c.Close()
 		}

@@ -3,7 +3,6 @@ package server
 import (
 	"bytes"
 	"context"
-	"io"
 	"time"
 
 	"github.com/crowfly/crowfly/db"
@@ -46,9 +45,7 @@ func (c *fastConn) receive(n int) (body []byte, ok bool) {
 	}
 	body = make([]byte, n)
 	k := copy(body, got)
-	c.readBy = time.Now().Add(min(bodyWait, c.handler.pace.grace))
-	_ = c.SetReadDeadline(c.readBy)
-	m, err := io.ReadFull(c.TCPConn, body[k:])
+	m, err := c.fill(body[k:], min(bodyWait, c.handler.pace.grace))
 	if err != nil {
 		c.more = body[k : k+m]
 	}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/crowfly/crowfly/db"
 )
@@ -15,7 +16,7 @@ import (
 func (x *exchange) get() {
 	defer guard()()
 	err := x.store.Lend(x.q.key, func(v db.Lent) error {
-		a := answer{limit: x.rc}
+		a := answer{limit: responseTime{x.rc}}
 		defer a.end()
 		if err := a.get(x.Handler, &x.q, &v); err != nil {
 			return err
@@ -27,6 +28,12 @@ func (x *exchange) get() {
 		x.fail(err)
 	}
 }
+
+// responseTime is where the time for writing a response of net/http is set. One
+// that has no deadlines goes on without.
+type responseTime struct{ *http.ResponseController }
+
+func (t responseTime) writeWithin(d time.Duration) { _ = t.SetWriteDeadline(time.Now().Add(d)) }
 
 // answer has net/http send an answer.
 func (x *exchange) answer(a *answer) {

@@ -246,7 +246,10 @@ type pace struct {
 // of a client that has stopped reading: it holds a connection and a value.
 var defaultPace = pace{rate: 64 << 10, grace: 30 * time.Second}
 
-// deadline is when n bytes must have been moved that start moving now.
-func (p pace) deadline(n int64) time.Time {
-	return time.Now().Add(max(p.grace, time.Duration(n)*time.Second/time.Duration(p.rate)))
+// time is how long it may take to move n bytes.
+func (p pace) time(n int64) time.Duration {
+	return max(p.grace, time.Duration(n)*time.Second/time.Duration(p.rate))
 }
+
+// deadline is when n bytes must have been moved that start moving now.
+func (p pace) deadline(n int64) time.Time { return time.Now().Add(p.time(n)) }
