@@ -133,7 +133,7 @@ func (a *answer) addValidators(v validators) {
 	a.addTag(v.version)
 	if !v.modified.IsZero() {
 		a.fields = append(a.fields, "Last-Modified: "...)
-		a.fields = v.modified.UTC().AppendFormat(a.fields, http.TimeFormat)
+		a.fields = appendTime(a.fields, v.modified)
 		a.fields = append(a.fields, "\r\n"...)
 	}
 	a.addNoSniff()

@@ -29,9 +29,32 @@ var lastDate atomic.Pointer[dateLine]
 func appendDate(b []byte, now time.Time) []byte {
 	d := lastDate.Load()
 	if d == nil || d.second != now.Unix() {
-		text := now.UTC().AppendFormat([]byte("Date: "), http.TimeFormat)
+		text := appendTime([]byte("Date: "), now)
 		d = &dateLine{now.Unix(), append(text, "\r\n"...)}
 		lastDate.Store(d)
 	}
 	return append(b, d.text...)
 }
+
+// appendTime appends a time as http.TimeFormat has it, which takes Go's own
+// formatting several times as long.
+func appendTime(b []byte, t time.Time) []byte {
+	t = t.UTC()
+	year, month, day := t.Date()
+	if year < 0 || year > 9999 {
+		return t.AppendFormat(b, http.TimeFormat)
+	}
+	hour, minute, second := t.Clock()
+	const days, months = "SunMonTueWedThuFriSat", "JanFebMarAprMayJunJulAugSepOctNovDec"
+	weekday := 3 * int(t.Weekday())
+	m := 3 * (int(month) - 1)
+	b = append(b, days[weekday:weekday+3]...)
+	b = append(b, ',', ' ', digit(day/10), digit(day), ' ')
+	b = append(b, months[m:m+3]...)
+	return append(b, ' ', digit(year/1000), digit(year/100), digit(year/10), digit(year),
+		' ', digit(hour/10), digit(hour), ':', digit(minute/10), digit(minute), ':', digit(second/10), digit(second),
+		' ', 'G', 'M', 'T')
+}
+
+// digit is the last one of a number.
+func digit(n int) byte { return byte('0' + n%10) }
