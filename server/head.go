@@ -27,6 +27,7 @@ type head struct {
 
 	seen    fieldSet
 	decoded []byte // room for a key
+	fields  []byte // the lines behind the first one, to be known again
 }
 
 // fieldSet is a set of header fields of which a head may have one only.
@@ -60,28 +61,59 @@ const (
 // parse reads the head that p begins with. It looks at no byte behind it, and
 // says the same however p was cut into pieces on its way. What it finds lies in
 // p in part, and in h.
+//
+// A client asks again and again with the same fields. They are read once.
 func (h *head) parse(p []byte) headKind {
-	*h = head{length: -1, decoded: h.decoded}
 	line, n, kind := nextLine(p)
 	if kind != plain {
 		return kind
 	}
+	if len(h.fields) > 0 && bytes.HasPrefix(p[n:], h.fields) {
+		h.size = n + len(h.fields)
+		if !h.requestLine(line) {
+			return doubtful
+		}
+		return h.finish()
+	}
+	*h = head{length: -1, size: n, decoded: h.decoded, fields: h.fields[:0]}
 	if !h.requestLine(line) {
 		return doubtful
 	}
+	if kind = h.readFields(p); kind == plain {
+		h.remember(p[n:h.size])
+	}
+	return kind
+}
+
+// readFields reads the lines behind the first one.
+func (h *head) readFields(p []byte) headKind {
 	for {
-		h.size += n
-		if line, n, kind = nextLine(p[h.size:]); kind != plain {
+		line, n, kind := nextLine(p[h.size:])
+		if kind != plain {
 			return kind
 		}
+		h.size += n
 		if len(line) == 0 {
-			h.size += n
 			return h.finish()
 		}
 		if !h.field(line) {
 			return doubtful
 		}
 	}
+}
+
+// maxFields is how many bytes of fields are kept to be known again.
+const maxFields = 1 << 10
+
+// remember keeps fields that are read, unless they are many, or of a PUT, which
+// says something else each time.
+func (h *head) remember(fields []byte) {
+	if len(fields) > maxFields || h.method == http.MethodPut {
+		return
+	}
+	h.fields = append(h.fields, fields...)
+	i := bytes.Index(h.fields, h.host)
+	h.host = h.fields[i : i+len(h.host)]
 }
 
 // nextLine returns the line that p begins with, and its length with the end,

@@ -114,6 +114,41 @@ func TestHead(t *testing.T) {
 	}
 }
 
+// TestSameFields: a head is understood in the same way whatever came before it on
+// the connection. Method: all pairs of heads, and each twice with another first
+// line.
+func TestSameFields(t *testing.T) {
+	for _, first := range headCases {
+		for _, second := range headCases {
+			a, b := []byte(crlf(first.head)), []byte(crlf(second.head))
+			line, _, _ := strings.Cut(string(b), "\r\n")
+			_, fields, _ := strings.Cut(string(a), "\r\n")
+			checkAfter(t, a, b)
+			checkAfter(t, a, []byte(line+"\r\n"+fields))
+			checkAfter(t, a, []byte(line+"\r\n"+fields+"behind"))
+			checkAfter(t, a, []byte("GET /other HTTP/1.1\r\n"+fields[:len(fields)/2]))
+		}
+	}
+}
+
+// checkAfter compares what a parser makes of p after other bytes, which lie where
+// p lies then, with what it makes of p alone.
+func checkAfter(t *testing.T, before, p []byte) {
+	t.Helper()
+	var used, fresh head
+	buffer := append(make([]byte, 0, len(before)+len(p)), before...)
+	used.parse(buffer)
+	got := used.parse(append(buffer[:0], p...))
+	if want := fresh.parse(p); got != want {
+		t.Fatalf("%q after %q: kind %d, want %d", p, before, got, want)
+	}
+	used.decoded, fresh.decoded = nil, nil
+	used.fields, fresh.fields = nil, nil
+	if got == plain && !reflect.DeepEqual(used, fresh) {
+		t.Fatalf("%q after %q: %+v, want %+v", p, before, used, fresh)
+	}
+}
+
 // FuzzHead: net/http takes every head that the fast path takes, and understands
 // it in the same way.
 func FuzzHead(f *testing.F) {
