@@ -74,12 +74,18 @@ func (v *Lent) Range(off, n int64) ([]byte, error) {
 	return b, withKey("value", v.key, err)
 }
 
+// Verified reports whether Range need not read what it returns. Of values above
+// 1 MiB it never knows.
+func (v *Lent) Verified() bool {
+	return v.db.opts.Verify == VerifyNever || v.db.opts.Verify == VerifyFirst && v.verified
+}
+
 func (v *Lent) verify(off, n int64) (err error) {
 	defer vfs.EndGuard(vfs.BeginGuard(), &err)
-	first := v.db.opts.Verify == VerifyFirst
-	if v.db.opts.Verify == VerifyNever || first && v.verified {
+	if v.Verified() {
 		return nil
 	}
+	first := v.db.opts.Verify == VerifyFirst
 	if err := v.payload.Verify(off, n, first); err != nil {
 		return err
 	}

@@ -189,8 +189,16 @@ func TestLendVerifiesOnce(t *testing.T) {
 		db := open(t, "", &Options{FS: disk, Verify: verify})
 		mustPut(t, db, "k", "value")
 		whole := func(v Lent) error { _, err := v.Range(0, v.Size()); return err }
-		if err := db.Lend([]byte("k"), whole); err != nil {
-			t.Fatal(err)
+		for _, verified := range []bool{false, !noticed} {
+			err := db.Lend([]byte("k"), func(v Lent) error {
+				if v.Verified() != verified {
+					t.Errorf("verify %v: verified is %v", verify, v.Verified())
+				}
+				return whole(v)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
 		}
 		err := db.Lend([]byte("k"), func(v Lent) error {
 			v.record.Sum++
