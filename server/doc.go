@@ -265,11 +265,22 @@
 // came together are answered in order. Timeouts and limits are the same, and
 // Shutdown treats connections alike.
 //
+// On Linux a connection that rests has no goroutine. There is a loop for each
+// processor, which is an epoll instance with connections, and one goroutine that
+// leads it: it takes all connections on which something has come and answers one
+// after the other. What might keep it waiting is a client that does not read, a
+// PUT, a value that nobody has verified yet, one that has to come from disk or is
+// of more than 1 MiB, and the way to net/http. Just before, it has another
+// goroutine lead the loop, and goes on with that connection alone, until it can
+// give it back. Elsewhere a goroutine waits for each connection.
+//
 //	head.go         reads a head, or doubts
 //	fast.go         a connection: read, answer, hand over
 //	fast_listen.go  all of them, and the listener in front of net/http
 //	fast_put.go     PUT
 //	framing.go      what net/http is shown of the bytes of a connection
+//	stream.go       the socket of a connection, and how to wait for it
+//	loop_linux.go   loops
 //
 // [Stats].Fast counts what was answered so, and HandedOver the connections that
 // net/http took over.

@@ -9,11 +9,13 @@ import (
 	"time"
 
 	"github.com/crowfly/crowfly/db"
+	"github.com/crowfly/crowfly/segment/vfs"
 )
 
-// fastConn is a connection on the fast path: one goroutine reads plain requests
-// from it and answers them, in order, until the client goes, or asks for
-// something else and net/http takes the connection over for good.
+// fastConn is a connection on the fast path: plain requests are read from it and
+// answered, in order, until the client goes, or asks for something else and
+// net/http takes the connection over for good. A goroutine of its own does that
+// or, where there are loops, one that has taken it from its loop.
 type fastConn struct {
 	stream
 	handler *Handler
@@ -24,9 +26,9 @@ type fastConn struct {
 	host   []byte       // that was looked at last, and may be served
 
 	in        [maxHead]byte
-	next, end int    // in[next:end] is unread
-	more      []byte // unread as well, behind them: only for net/http
-	begun     bool   // the next head has begun, and its time runs
+	next, end int       // in[next:end] is unread
+	more      []byte    // unread as well, behind them: only for net/http
+	begun     bool      // the next head has begun, and its time runs
 	began     time.Time // the answer to the last request
 	ended     time.Time
 
@@ -51,13 +53,14 @@ type move int
 
 const (
 	goOn     move = iota
+	rest          // until something has come
 	hangUp        // the connection ends
 	handOver      // net/http goes on
 )
 
-// serve answers requests until the end of the connection, or until it is
+// serve answers requests until the connection is to rest, ends, or is
 // net/http's.
-func (c *fastConn) serve() {
+func (c *fastConn) serve() (rests bool) {
 	handed := false
 	defer func() {
 		if p := recover(); p != nil {
@@ -66,21 +69,32 @@ func (c *fastConn) serve() {
 			c.count()
 			_ = c.SetLinger(0)
 		}
-		if !handed {
+		if !handed && !rests {
 			c.Close()
 		}
-		c.from.fast.remove(c)
+		if !rests {
+			c.from.fast.remove(c)
+		}
 	}()
-	for {
+	for before := c.served; ; {
+		if c.served-before == fastTurn {
+			c.mayWait()
+		}
 		switch c.step() {
+		case rest:
+			return true
 		case hangUp:
-			return
+			return false
 		case handOver:
 			handed = c.busy() && c.handOver()
-			return
+			return false
 		}
 	}
 }
+
+// fastTurn is how many requests that a client sends without a break are answered
+// before other clients need not wait for the end of them.
+const fastTurn = 32
 
 // begin is how many bytes net/http waits for behind a request before it looks
 // at them. A few that the connection ends with are no request.
@@ -118,7 +132,9 @@ func (c *fastConn) busy() bool {
 }
 
 func (c *fastConn) idle() bool {
-	c.state.Store(connIdle)
+	if !c.looped() {
+		c.state.Store(connIdle)
+	}
 	return !c.from.fast.stopping.Load()
 }
 
@@ -161,8 +177,11 @@ func (c *fastConn) read() move {
 	}
 	n, err := c.Read(c.in[c.end:])
 	c.end += n
-	if err == nil {
+	switch err {
+	case nil:
 		return goOn
+	case errLater:
+		return rest
 	}
 	if err == io.EOF && (unread >= begin || unread > 0 && c.served == 0) {
 		return handOver // which has something to say to that
@@ -189,8 +208,14 @@ func (c *fastConn) lent(v db.Lent) error {
 	a := &c.answer
 	a.fields, a.text = a.fields[:0], nil
 	defer a.end()
+	if !v.Verified() {
+		c.mayWait() // nobody may have read it for long
+	}
 	if err := a.get(c.handler, &c.head.request, &v); err != nil {
 		return err
+	}
+	if b := &a.body; b.n > keepMin || len(b.after) > 0 || c.looped() && !vfs.Resident(b.ready) {
+		c.mayWait() // for a long time, or for the disk
 	}
 	c.failed = c.send(c.began)
 	return nil
@@ -264,6 +289,7 @@ func (c *fastConn) sendBody(header []byte) error {
 
 // handOver gives the connection to net/http, with all that was not answered.
 func (c *fastConn) handOver() bool {
+	c.mayWait()
 	tcp, err := c.tcp()
 	if err != nil {
 		return false
@@ -275,7 +301,18 @@ func (c *fastConn) handOver() bool {
 
 // closeIdle closes the connection unless a request is under way.
 func (c *fastConn) closeIdle() {
-	if c.state.CompareAndSwap(connIdle, connClosed) {
-		c.Close()
+	if !c.state.CompareAndSwap(connIdle, connClosed) {
+		return
 	}
+	if c.looped() {
+		c.drop()
+	} else {
+		c.Close() // its goroutine hears of it
+	}
+}
+
+// drop closes the connection for who has it.
+func (c *fastConn) drop() {
+	c.Close()
+	c.from.fast.remove(c)
 }

@@ -2,8 +2,10 @@ package server
 
 import (
 	"context"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +20,7 @@ type fastPath struct {
 	mu        sync.Mutex
 	listeners []*fastListener
 	conns     map[*fastConn]struct{}
+	loops     []*loop        // if the platform has them
 	serving   sync.WaitGroup // one for each of conns
 }
 
@@ -30,10 +33,12 @@ func (f *fastPath) stop(ctx context.Context) error {
 	for _, l := range f.listeners {
 		_ = l.closeInner() // its error is for net/http
 	}
-	for c := range f.conns {
+	all := slices.Collect(maps.Keys(f.conns))
+	f.mu.Unlock()
+	for _, c := range all {
 		c.closeIdle()
 	}
-	f.mu.Unlock()
+	defer f.closeLoops()
 
 	done := make(chan struct{})
 	go func() {
@@ -48,13 +53,17 @@ func (f *fastPath) stop(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for c := range f.conns {
-		c.Close()
+		c.abort()
 	}
 	return ctx.Err()
 }
 
-// serve begins to serve a connection, with a goroutine of its own.
+// serve begins to serve a connection, with a goroutine of its own if there is no
+// loop.
 func (f *fastPath) serve(tcp *net.TCPConn, from *fastListener) {
+	if f.serveByLoop(tcp, from) {
+		return
+	}
 	s, err := newTCPStream(tcp, f.handler.pace.grace)
 	if err != nil {
 		tcp.Close()
@@ -71,6 +80,9 @@ func (f *fastPath) add(s stream, from *fastListener) *fastConn {
 	c := &fastConn{stream: s, handler: f.handler, from: from}
 	c.lend = c.lent
 	c.answer.limit = c
+	if c.looped() {
+		c.state.Store(connActive) // until the loop has it
+	}
 	c.readWithin(f.http.ReadHeaderTimeout, time.Now())
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -81,6 +93,13 @@ func (f *fastPath) add(s stream, from *fastListener) *fastConn {
 	f.conns[c] = struct{}{}
 	f.serving.Add(1)
 	return c
+}
+
+// closeLoops comes when no connection begins any more.
+func (f *fastPath) closeLoops() {
+	for _, l := range f.loops {
+		l.close()
+	}
 }
 
 func (f *fastPath) remove(c *fastConn) {
@@ -101,6 +120,9 @@ func (f *fastPath) listen(l net.Listener) *fastListener {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.listeners = append(f.listeners, fast)
+	if f.loops == nil && !f.stopping.Load() {
+		f.loops = newLoops(f)
+	}
 	return fast
 }
 

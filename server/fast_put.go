@@ -21,6 +21,7 @@ func (c *fastConn) put() move {
 	if c.head.length > min(fastBody, c.handler.maxBody) {
 		return handOver
 	}
+	c.mayWait()
 	body, ok := c.receive(int(c.head.length))
 	if !ok {
 		return handOver

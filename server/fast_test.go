@@ -222,12 +222,23 @@ func TestCloseIsSaid(t *testing.T) {
 	if got := c.do("GET", "/k", ""); got.Close {
 		t.Error("closed before the end")
 	}
+	eventually(t, "it rests", func() bool { return fastState(s) == connIdle })
 	s.fast.stopping.Store(true)
 	got := c.do("GET", "/k", "")
 	got.wantBody(t, []byte("v"))
 	if _, err := c.in.ReadByte(); !got.Close || err != io.EOF {
 		t.Errorf("close %v, then %v", got.Close, err)
 	}
+}
+
+// fastState is the state of the only connection.
+func fastState(s *Server) (state int32) {
+	s.fast.mu.Lock()
+	defer s.fast.mu.Unlock()
+	for c := range s.fast.conns {
+		state = c.state.Load()
+	}
+	return state
 }
 
 // TestPanicEndsTheConnection, and not the process.

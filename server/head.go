@@ -112,8 +112,16 @@ func (h *head) remember(fields []byte) {
 		return
 	}
 	h.fields = append(h.fields, fields...)
-	i := bytes.Index(h.fields, h.host)
-	h.host = h.fields[i : i+len(h.host)]
+	h.host = within(h.fields, h.host)
+	if h.authorization != nil {
+		h.authorization = within(h.fields, h.authorization)
+	}
+}
+
+// within is where some bytes are in p, which has them.
+func within(p, part []byte) []byte {
+	i := bytes.Index(p, part)
+	return p[i : i+len(part)]
 }
 
 // nextLine returns the line that p begins with, and its length with the end,

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"io"
 	"net"
 	"syscall"
@@ -11,8 +12,14 @@ import (
 type stream interface {
 	socket
 
-	// Read waits for bytes.
+	// looped says that Read does not wait: it returns errLater if nothing has
+	// come. Then the goroutine is to leave the connection alone until
+	// something has.
+	looped() bool
 	Read(p []byte) (int, error)
+
+	// mayWait tells that the goroutine may have to wait, for whatever it is.
+	mayWait()
 
 	// fill reads until p is full, but no longer than d.
 	fill(p []byte, d time.Duration) (int, error)
@@ -28,11 +35,14 @@ type stream interface {
 	RemoteAddr() net.Addr
 	SetLinger(seconds int) error
 	Close() error
+	abort() // ends waiting, and is for any goroutine
 
 	// tcp is the connection without deadlines, for net/http. The stream is not
 	// used any more then.
 	tcp() (*net.TCPConn, error)
 }
+
+var errLater = errors.New("nothing has come yet")
 
 // tcpStream is one whose goroutine waits for it.
 type tcpStream struct {
@@ -82,6 +92,12 @@ func (s *tcpStream) fill(p []byte, d time.Duration) (int, error) {
 func (s *tcpStream) writeBoth(header, body []byte) (int64, error) {
 	return s.vec.write(s.TCPConn, header, body)
 }
+
+func (s *tcpStream) looped() bool { return false }
+
+func (s *tcpStream) mayWait() {}
+
+func (s *tcpStream) abort() { s.Close() }
 
 // SyscallConn implements [syscall.Conn].
 func (s *tcpStream) SyscallConn() (syscall.RawConn, error) { return s.raw, nil }

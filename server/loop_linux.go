@@ -1,0 +1,335 @@
+package server
+
+import (
+	"net"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// loop watches connections that rest. One goroutine, its leader, takes those on
+// which something has come and serves one after the other, as long as it need
+// not wait for anything. Just before it does it has a new goroutine lead the
+// loop, and goes on with what it has begun.
+//
+// So requests that come at the same time take one wait and no change of
+// goroutines. With a goroutine for each connection, waking them takes more than
+// answering small requests does.
+//
+// The descriptor of epoll is one that the runtime's own epoll watches: a leader
+// that waits is a goroutine that waits, not a thread.
+type loop struct {
+	fast     *fastPath
+	file     *os.File // epoll
+	raw      syscall.RawConn
+	epoll    int
+	patience time.Duration // the shortest time that a connection may rest
+	load     atomic.Int64  // connections
+
+	mu     sync.Mutex
+	conns  []*loopStream // by number; nil where there is none
+	free   []int32       // numbers below len(conns)
+	led    bool          // there is a leader, as there must be if there are connections
+	wakeAt time.Time     // when it wakes up by itself
+	closed bool
+
+	// What follows is the leader's.
+	events  [loopEvents]unix.EpollEvent
+	ready   [loopEvents]*loopStream
+	next, n int       // ready[next:n] are to be served
+	found   int       // events
+	now     time.Time // when they came
+	rested  time.Time // when the leader waited last
+	sweepAt time.Time // when a connection may have rested for too long
+	poll    func(fd uintptr) bool
+	begin   func() // lead
+}
+
+const (
+	// loopEvents is how many connections a leader takes at once.
+	loopEvents = 64
+
+	// loopTurn is how long a leader keeps a processor before goroutines that
+	// wait for one get it.
+	loopTurn = time.Millisecond
+)
+
+// newLoops returns a loop for each processor.
+func newLoops(f *fastPath) (list []*loop) {
+	for range runtime.GOMAXPROCS(0) {
+		l, err := newLoop(f)
+		if err != nil {
+			break // connections do without, or with fewer
+		}
+		list = append(list, l)
+	}
+	return list
+}
+
+func newLoop(f *fastPath) (*loop, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil { // for os.NewFile
+		unix.Close(fd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	l := &loop{
+		fast: f, file: os.NewFile(uintptr(fd), "epoll"), epoll: fd,
+		patience: min(f.http.ReadHeaderTimeout, f.http.IdleTimeout),
+	}
+	if l.raw, err = l.file.SyscallConn(); err == nil {
+		err = l.file.SetDeadline(time.Time{}) // fails if a wait would block a thread
+	}
+	if err != nil {
+		l.file.Close()
+		return nil, err
+	}
+	l.poll, l.begin = l.pollAgain, l.lead // made once
+	return l, nil
+}
+
+// close comes after the last connection.
+func (l *loop) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	if !l.led {
+		l.file.Close()
+	}
+}
+
+// serveByLoop has a loop serve a connection. If it returns false nothing has
+// happened to the connection.
+func (f *fastPath) serveByLoop(tcp *net.TCPConn, from *fastListener) bool {
+	if len(f.loops) == 0 {
+		return false
+	}
+	l := f.loops[0]
+	for _, other := range f.loops[1:] {
+		if other.load.Load() < l.load.Load() {
+			l = other
+		}
+	}
+	fd, err := duplicate(tcp)
+	if err != nil {
+		return false
+	}
+	tcp.Close() // the runtime need not know what happens on it
+	l.add(&loopStream{fd: fd, client: tcp.RemoteAddr(), loop: l, event: make(chan struct{}, 1)}, from)
+	return true
+}
+
+// duplicate returns another descriptor for a connection.
+func duplicate(tcp *net.TCPConn) (fd int, err error) {
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	var dupErr error
+	err = raw.Control(func(of uintptr) { fd, dupErr = unix.FcntlInt(of, unix.F_DUPFD_CLOEXEC, 0) })
+	if err == nil {
+		err = dupErr
+	}
+	return fd, err
+}
+
+// add begins to serve a connection.
+func (l *loop) add(s *loopStream, from *fastListener) {
+	c := l.fast.add(s, from)
+	if c == nil {
+		return
+	}
+	s.conn = c
+	if !l.enter(s) {
+		s.conn = nil
+		c.drop()
+		return
+	}
+	event := unix.EpollEvent{Events: loopWatched, Fd: s.number}
+	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, s.fd, &event); err != nil {
+		c.drop()
+		return
+	}
+	if !s.rest() {
+		go s.serve()
+	}
+}
+
+// enter gives a connection a number, and the loop a leader. A loop that is closed
+// takes none.
+func (l *loop) enter(s *loopStream) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	l.load.Add(1)
+	if n := len(l.free); n > 0 {
+		s.number, l.free = l.free[n-1], l.free[:n-1]
+		l.conns[s.number] = s
+	} else {
+		s.number = int32(len(l.conns))
+		l.conns = append(l.conns, s)
+	}
+	if !l.led {
+		l.led = true
+		l.sweepAt = time.Now().Add(l.patience)
+		go l.begin()
+	}
+	return true
+}
+
+// leave is for a connection that ends. The leader need not stay for nobody.
+func (l *loop) leave(s *loopStream) {
+	l.load.Add(-1)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conns[s.number] = nil
+	l.free = append(l.free, s.number)
+	if l.deserted() {
+		l.wakeAt = past
+		_ = l.file.SetReadDeadline(past)
+	}
+}
+
+// deserted reports whether there are no connections.
+func (l *loop) deserted() bool { return len(l.free) == len(l.conns) }
+
+var past = time.Unix(1, 0)
+
+// lead is what the leader does, until another goroutine leads or nobody has to.
+func (l *loop) lead() {
+	for {
+		for l.next < l.n {
+			s := l.ready[l.next]
+			l.ready[l.next] = nil
+			l.next++
+			if s.take() && !s.turn(l) {
+				return
+			}
+		}
+		if l.now.After(l.sweepAt) {
+			l.sweep()
+		}
+		if l.done() {
+			return
+		}
+		l.wait()
+	}
+}
+
+// done reports whether the loop needs no leader.
+func (l *loop) done() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.deserted() {
+		return false
+	}
+	l.led = false
+	if l.closed {
+		l.file.Close()
+	}
+	return true
+}
+
+// wait waits for events, or until connections may have rested for too long.
+func (l *loop) wait() {
+	if l.pollAgain(0) {
+		if l.now.Sub(l.rested) > loopTurn {
+			runtime.Gosched()
+			l.rested = l.now
+		}
+	} else {
+		l.park()
+		l.rested = time.Now()
+	}
+	l.now = time.Now()
+	l.find()
+}
+
+// park waits as goroutines do.
+func (l *loop) park() {
+	if l.sleepUntil(l.sweepAt) {
+		_ = l.raw.Read(l.poll) // fails when the time has come
+	}
+}
+
+// sleepUntil sets when the leader wakes up, unless it is not to sleep at all.
+func (l *loop) sleepUntil(t time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.deserted() {
+		return false
+	}
+	if l.wakeAt != t {
+		l.wakeAt = t
+		_ = l.file.SetReadDeadline(t)
+	}
+	return true
+}
+
+// pollAgain takes the events there are. It does not wait, so the runtime need
+// not know of the system call.
+func (l *loop) pollAgain(uintptr) (some bool) {
+	n, _, e := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events)), loopEvents, 0, 0, 0)
+	if e != 0 {
+		n = 0
+	}
+	l.found = int(n)
+	return n > 0
+}
+
+// find finds the connections of the events.
+func (l *loop) find() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.next, l.n = 0, 0
+	for _, e := range l.events[:l.found] {
+		s := l.conns[e.Fd]
+		if s == nil {
+			continue // it has ended meanwhile
+		}
+		if e.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+			s.ending.Store(true)
+		}
+		l.ready[l.n] = s
+		l.n++
+	}
+}
+
+// sweep closes connections that have rested for too long, but not those on which
+// something has come that nobody had the time to read. How soon the next sweep
+// comes is bounded, so that many connections do not take it once each.
+func (l *loop) sweep() {
+	l.sweepAt = l.now.Add(l.patience)
+	l.mu.Lock()
+	all := slices.Clone(l.conns)
+	l.mu.Unlock()
+	for _, s := range all {
+		if s == nil || !s.conn.state.CompareAndSwap(connIdle, connActive) {
+			continue
+		}
+		if !l.now.Before(s.readBy) && s.silent() {
+			s.conn.drop()
+			continue
+		}
+		if s.readBy.Before(l.sweepAt) {
+			l.sweepAt = s.readBy
+		}
+		if !s.rest() {
+			go s.serve()
+		}
+	}
+	if soon := l.now.Add(l.patience / 16); l.sweepAt.Before(soon) {
+		l.sweepAt = soon
+	}
+}
