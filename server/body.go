@@ -161,14 +161,14 @@ func (b *body) sendPart(s socket, header []byte) (int64, error) {
 	if !b.large {
 		return b.writeMapped(s, header)
 	}
-	raw, err := s.SyscallConn()
+	sender, err := senderOf(s)
 	if err != nil {
 		return 0, err
 	}
-	if err := b.sendHeader(s, raw, header); err != nil {
+	if err := b.sendHeader(s, sender, header); err != nil {
 		return 0, err
 	}
-	sent, handled, err := b.sendFile(raw)
+	sent, handled, err := b.sendFile(sender)
 	if handled {
 		return sent, err
 	}
@@ -177,13 +177,25 @@ func (b *body) sendPart(s socket, header []byte) (int64, error) {
 	return sent + n, err
 }
 
+// senderOf returns what sends files to a socket.
+func senderOf(s socket) (*vfs.Sender, error) {
+	if s, ok := s.(stream); ok {
+		return s.sender(), nil
+	}
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	return vfs.NewSender(raw), nil
+}
+
 // sendHeader sends a header that is to leave together with the body.
-func (b *body) sendHeader(s socket, raw syscall.RawConn, header []byte) error {
+func (b *body) sendHeader(s socket, sender *vfs.Sender, header []byte) error {
 	if len(header) == 0 {
 		return nil
 	}
 	b.setDeadline(int64(len(header)))
-	handled, err := vfs.SendHeader(raw, header)
+	handled, err := sender.Header(header)
 	if !handled {
 		_, err = s.Write(header)
 	}
@@ -192,7 +204,7 @@ func (b *body) sendHeader(s socket, raw syscall.RawConn, header []byte) error {
 
 // sendFile has the kernel send what is left from the file. If the kernel can't,
 // handled is false and the rest is to go another way.
-func (b *body) sendFile(raw syscall.RawConn) (sent int64, handled bool, err error) {
+func (b *body) sendFile(sender *vfs.Sender) (sent int64, handled bool, err error) {
 	file := b.value.Extent()
 	for b.n > 0 {
 		if err := b.verify(); err != nil {
@@ -200,12 +212,12 @@ func (b *body) sendFile(raw syscall.RawConn) (sent int64, handled bool, err erro
 		}
 		want := int64(len(b.ready))
 		b.setDeadline(want)
-		counted := countingConn{RawConn: raw}
-		n, handled, err := vfs.Send(&counted, file.File, file.Offset+b.off, want)
+		sender.Calls = 0
+		n, handled, err := sender.Send(file.File, file.Offset+b.off, want)
 		if !handled {
 			return sent, false, err
 		}
-		b.stats.send(n, n == want, counted.calls)
+		b.stats.send(n, n == want, sender.Calls)
 		b.advance(n, waySendfile)
 		sent += n
 		if err != nil {

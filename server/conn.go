@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -156,18 +155,4 @@ func (l listener) Accept() (net.Conn, error) {
 		return &conn{TCPConn: t, pace: l.pace}, nil
 	}
 	return c, err
-}
-
-// countingConn counts the system calls made on a connection by vfs.Send, which
-// makes one each time it is called back.
-type countingConn struct {
-	syscall.RawConn
-	calls uint64
-}
-
-func (c *countingConn) Write(call func(fd uintptr) (done bool)) error {
-	return c.RawConn.Write(func(fd uintptr) bool {
-		c.calls++
-		return call(fd)
-	})
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/crowfly/crowfly/db"
-	"github.com/crowfly/crowfly/segment/vfs"
 )
 
 // fastConn is a connection on the fast path: plain requests are read from it and
@@ -214,8 +213,10 @@ func (c *fastConn) lent(v db.Lent) error {
 	if err := a.get(c.handler, &c.head.request, &v); err != nil {
 		return err
 	}
-	if b := &a.body; b.n > keepMin || len(b.after) > 0 || c.looped() && !vfs.Resident(b.ready) {
-		c.mayWait() // for a long time, or for the disk
+	if b := &a.body; b.n > keepMin || len(b.after) > 0 {
+		c.mayWait() // it takes long
+	} else {
+		c.mayRead(b.ready)
 	}
 	c.failed = c.send(c.began)
 	return nil

@@ -48,6 +48,7 @@ type loop struct {
 	now     time.Time // when they came
 	rested  time.Time // when the leader waited last
 	sweepAt time.Time // when a connection may have rested for too long
+	used    usedMemory
 	poll    func(fd uintptr) bool
 	begin   func() // lead
 }

@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/crowfly/crowfly/segment/vfs"
 )
 
 // loopStream is a connection that a loop watches. It belongs to the goroutine
@@ -32,6 +34,7 @@ type loopStream struct {
 	writeIn time.Duration // after
 	writeBy time.Time     // or at, unless zero
 	timer   *time.Timer
+	files   *vfs.Sender
 	vec     [2]unix.Iovec
 }
 
@@ -108,6 +111,22 @@ func (s *loopStream) mayWait() {
 		s.leads = nil
 		go l.begin()
 	}
+}
+
+// mayRead implements [stream].
+func (s *loopStream) mayRead(p []byte) {
+	if s.leads != nil && !s.leads.used.resident(p, s.leads.now) {
+		s.mayWait()
+	}
+}
+
+// sender implements [stream]. What a leader sends is in memory.
+func (s *loopStream) sender() *vfs.Sender {
+	if s.files == nil {
+		s.files = vfs.NewSender((*rawStream)(s))
+	}
+	s.files.Resident = s.leads != nil
+	return s.files
 }
 
 func (s *loopStream) readWithin(d time.Duration, from time.Time) { s.readBy = from.Add(d) }

@@ -6,6 +6,8 @@ import (
 	"net"
 	"syscall"
 	"time"
+
+	"github.com/crowfly/crowfly/segment/vfs"
 )
 
 // stream is what a fastConn needs of a connection.
@@ -18,11 +20,17 @@ type stream interface {
 	looped() bool
 	Read(p []byte) (int, error)
 
-	// mayWait tells that the goroutine may have to wait, for whatever it is.
+	// mayWait tells that the goroutine may have to wait, for whatever it is, and
+	// mayRead that it is going to use memory of a mapping, and has to wait if it
+	// is not resident.
 	mayWait()
+	mayRead(p []byte)
 
 	// fill reads until p is full, but no longer than d.
 	fill(p []byte, d time.Duration) (int, error)
+
+	// sender sends files, to be used at once.
+	sender() *vfs.Sender
 
 	// writeBoth writes a header, if any, and a body, with one call if it can.
 	writeBoth(header, body []byte) (int64, error)
@@ -48,6 +56,7 @@ var errLater = errors.New("nothing has come yet")
 type tcpStream struct {
 	*net.TCPConn
 	raw     syscall.RawConn
+	files   *vfs.Sender
 	grace   time.Duration // the least time for a write
 	readBy  time.Time
 	writeBy time.Time
@@ -56,7 +65,7 @@ type tcpStream struct {
 
 func newTCPStream(c *net.TCPConn, grace time.Duration) (*tcpStream, error) {
 	raw, err := c.SyscallConn()
-	return &tcpStream{TCPConn: c, raw: raw, grace: grace}, err
+	return &tcpStream{TCPConn: c, raw: raw, files: vfs.NewSender(raw), grace: grace}, err
 }
 
 // readWithin sets the deadline for reading, unless one stands that is nearly
@@ -95,7 +104,10 @@ func (s *tcpStream) writeBoth(header, body []byte) (int64, error) {
 
 func (s *tcpStream) looped() bool { return false }
 
-func (s *tcpStream) mayWait() {}
+func (s *tcpStream) mayWait()         {}
+func (s *tcpStream) mayRead(p []byte) {}
+
+func (s *tcpStream) sender() *vfs.Sender { return s.files }
 
 func (s *tcpStream) abort() { s.Close() }
 

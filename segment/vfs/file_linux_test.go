@@ -91,7 +91,7 @@ func TestSendFallback(t *testing.T) {
 	if sent, handled, err := Send(conn, src, 0, 5); sent != 0 || handled || err != nil {
 		t.Errorf("Send = %d, %v, %v", sent, handled, err)
 	}
-	if handled, err := SendHeader(conn, []byte("head")); handled || err != nil {
-		t.Errorf("SendHeader = %v, %v", handled, err)
+	if handled, err := NewSender(conn).Header([]byte("head")); handled || err != nil {
+		t.Errorf("Header = %v, %v", handled, err)
 	}
 }

@@ -50,7 +50,7 @@ func TestInterrupted(t *testing.T) {
 		skip(t, "no strace")
 	}
 	for _, call := range []string{
-		"pwritev", "fdatasync", "fsync", "fallocate", "ftruncate", "renameat2", "flock", "sendfile", "sendmsg",
+		"pwritev", "fdatasync", "fsync", "fallocate", "ftruncate", "renameat2", "flock", "sendfile", "sendto",
 	} {
 		t.Run(call, func(t *testing.T) {
 			t.Parallel()
@@ -157,8 +157,9 @@ func sendInterrupted(d *Dir, name string) error {
 		return err
 	}
 	defer f.Close()
-	head, err := SendHeader(conn, []byte("header "))
-	_, body, sendErr := Send(conn, f, 0, 5)
+	sender := NewSender(conn)
+	head, err := sender.Header([]byte("header "))
+	_, body, sendErr := sender.Send(f, 0, 5)
 	if err := errors.Join(err, sendErr); err != nil || !head || !body {
 		return fmt.Errorf("sent header: %v, body: %v, %w", head, body, err)
 	}

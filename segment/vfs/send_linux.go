@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,94 +14,141 @@ import (
 // maxSend bounds one sendfile call, so that deadlines are looked at in between.
 const maxSend = 4 << 20
 
-// Send sends n bytes of src from off to a socket without copying them through
-// user space. It waits for the socket as a Write to it would, deadlines
-// included.
-//
-// If the file or the platform can't do this, handled is false, nothing was
-// sent and the caller copies. Otherwise sent says how much has left, also with
-// an error. A file that ends early is io.ErrUnexpectedEOF.
+// Send sends n bytes of src from off to a socket, as [Sender.Send] does.
 func Send(conn syscall.RawConn, src File, off, n int64) (sent int64, handled bool, err error) {
+	return NewSender(conn).Send(src, off, n)
+}
+
+// Sender sends parts of files to a socket without copying them through user
+// space. It waits for the socket as a Write to it would, deadlines included.
+//
+// A file or a platform may not be able to do this. Then handled is false,
+// nothing was sent and the caller copies.
+//
+// One goroutine at a time may use it. It does not allocate.
+type Sender struct {
+	// Resident says that all that is sent is in memory, see [Resident], and
+	// that the socket does not block. Then the runtime does not hear of the
+	// system calls: it would give the processor to others if they took as long
+	// as sending 64 KiB does.
+	Resident bool
+
+	// Calls counts the system calls that send.
+	Calls uint64
+
+	conn    syscall.RawConn
+	attempt func(fd uintptr) (done bool) // made once
+
+	header []byte // what is sent, or else
+	file   int    // of which n bytes from pos on are
+	pos    int64
+	n      int
+
+	moved int
+	err   syscall.Errno
+}
+
+// NewSender returns one for a socket.
+func NewSender(conn syscall.RawConn) *Sender {
+	s := &Sender{conn: conn}
+	s.attempt = s.try
+	return s
+}
+
+// Send sends n bytes of src from off. If it was handled sent says how much has
+// left, also with an error. A file that ends early is io.ErrUnexpectedEOF.
+func (s *Sender) Send(src File, off, n int64) (sent int64, handled bool, err error) {
 	f := src.OS()
 	if f == nil {
 		return 0, false, nil
 	}
-	in := int(f.Fd())
 	defer runtime.KeepAlive(f)
-
-	var k int
-	var callErr error
-	once := func(out uintptr) bool {
-		k, callErr = sendfile(int(out), in, off+sent, int(min(n-sent, maxSend)))
-		return callErr != unix.EAGAIN
-	}
+	s.header, s.file = nil, int(f.Fd())
 	for sent < n {
-		if err := conn.Write(once); err != nil {
+		s.pos, s.n = off+sent, int(min(n-sent, maxSend))
+		if err := s.conn.Write(s.attempt); err != nil {
 			return sent, true, err
 		}
 		switch {
-		case callErr != nil && sent == 0 && unsupported(callErr):
+		case s.err != 0 && sent == 0 && unsupported(s.err):
 			return 0, false, nil
-		case callErr != nil:
-			return sent, true, &os.PathError{Op: "sendfile", Path: f.Name(), Err: callErr}
-		case k == 0:
+		case s.err != 0:
+			return sent, true, &os.PathError{Op: "sendfile", Path: f.Name(), Err: s.err}
+		case s.moved == 0:
 			return sent, true, fmt.Errorf("%s: file shorter than its index says: %w", f.Name(), io.ErrUnexpectedEOF)
 		}
-		sent += int64(k)
+		sent += int64(s.moved)
 	}
 	return sent, true, nil
 }
 
-// sendfile reads at pos and not at the position of the descriptor, which many
-// senders share.
-func sendfile(out, in int, pos int64, n int) (int, error) {
-	for {
-		k, err := unix.Sendfile(out, in, &pos, n)
-		if err != unix.EINTR {
-			return k, err
-		}
-	}
-}
-
-// SendHeader sends header to a socket and tells the kernel that more follows,
-// so that it leaves in one segment with the first bytes that [Send] adds. Only
-// for a header with a body: otherwise it would wait in the kernel. If handled
-// is false nothing was sent and the caller writes it.
-func SendHeader(conn syscall.RawConn, header []byte) (handled bool, err error) {
-	sent := 0
-	var k int
-	var callErr error
-	once := func(fd uintptr) bool {
-		k, callErr = sendMore(int(fd), header[sent:])
-		return callErr != unix.EAGAIN
-	}
-	for sent < len(header) {
-		if err := conn.Write(once); err != nil {
+// Header sends a header and tells the kernel that more follows, so that it
+// leaves in one segment with the first bytes that Send adds. Only for a header
+// with a body: otherwise it would wait in the kernel.
+func (s *Sender) Header(header []byte) (handled bool, err error) {
+	defer func() { s.header = nil }()
+	for s.header = header; len(s.header) > 0; s.header = s.header[s.moved:] {
+		if err := s.conn.Write(s.attempt); err != nil {
 			return true, err
 		}
 		switch {
-		case callErr != nil && sent == 0 && unsupported(callErr):
+		case s.err != 0 && len(s.header) == len(header) && unsupported(s.err):
 			return false, nil
-		case callErr != nil:
-			return true, os.NewSyscallError("sendmsg", callErr)
+		case s.err != 0:
+			return true, os.NewSyscallError("sendto", s.err)
 		}
-		sent += k
 	}
 	return true, nil
 }
 
-func sendMore(fd int, p []byte) (int, error) {
+// try makes a system call, until no signal interrupts it.
+func (s *Sender) try(fd uintptr) (done bool) {
 	for {
-		k, err := unix.SendmsgN(fd, p, nil, nil, unix.MSG_MORE|unix.MSG_NOSIGNAL)
-		if err != unix.EINTR {
-			return k, err
+		s.Calls++
+		n, e := s.call(fd)
+		if e != unix.EINTR {
+			s.moved, s.err = int(n), e
+			return e != unix.EAGAIN
 		}
 	}
 }
 
+func (s *Sender) call(fd uintptr) (n uintptr, e syscall.Errno) {
+	if s.header != nil {
+		return s.sendto(fd)
+	}
+	return s.sendfile(fd)
+}
+
+func (s *Sender) sendto(fd uintptr) (n uintptr, e syscall.Errno) {
+	const how = unix.MSG_MORE | unix.MSG_NOSIGNAL
+	p := unsafe.Pointer(unsafe.SliceData(s.header))
+	if s.Resident {
+		n, _, e = syscall.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(p), uintptr(len(s.header)), how, 0, 0)
+	} else {
+		n, _, e = syscall.Syscall6(unix.SYS_SENDTO, fd, uintptr(p), uintptr(len(s.header)), how, 0, 0)
+	}
+	return n, e
+}
+
+// wide says that the system call of this number takes offsets of 64 bits.
+const wide = ^uintptr(0)>>63 == 1
+
+// sendfile reads at a position of its own and not at that of the descriptor,
+// which many senders share.
+func (s *Sender) sendfile(fd uintptr) (n uintptr, e syscall.Errno) {
+	if s.Resident && wide {
+		n, _, e = syscall.RawSyscall6(unix.SYS_SENDFILE, fd, uintptr(s.file), uintptr(unsafe.Pointer(&s.pos)), uintptr(s.n), 0, 0)
+		return n, e
+	}
+	k, err := unix.Sendfile(int(fd), s.file, &s.pos, s.n)
+	e, _ = err.(syscall.Errno)
+	return uintptr(k), e
+}
+
 // unsupported reports whether a system call failed because it does not exist
 // for this pair of file and connection.
-func unsupported(err error) bool {
+func unsupported(err syscall.Errno) bool {
 	switch err {
 	case unix.ENOSYS, unix.EINVAL, unix.EOPNOTSUPP, unix.ENOTSOCK:
 		return true

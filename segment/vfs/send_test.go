@@ -82,9 +82,9 @@ func TestSendHeader(t *testing.T) {
 	here, there := tcpPair(t)
 	raw := rawConn(t, here)
 	header := []byte("header\r\n\r\n")
-	handled, err := SendHeader(raw, header)
+	handled, err := NewSender(raw).Header(header)
 	if !handled || err != nil {
-		t.Fatalf("SendHeader = %v, %v", handled, err)
+		t.Fatalf("Header = %v, %v", handled, err)
 	}
 	if _, _, err := Send(raw, f, 0, int64(len(data))); err != nil {
 		t.Fatal(err)
@@ -106,8 +106,8 @@ func TestSendHeaderWaits(t *testing.T) {
 		got, _ := io.ReadAll(there)
 		done <- got
 	}()
-	if handled, err := SendHeader(raw, data); !handled || err != nil {
-		t.Errorf("SendHeader = %v, %v", handled, err)
+	if handled, err := NewSender(raw).Header(data); !handled || err != nil {
+		t.Errorf("Header = %v, %v", handled, err)
 	}
 	here.Close()
 	if got := <-done; !bytes.Equal(got, data) {
@@ -124,8 +124,8 @@ func TestSendToStuckReader(t *testing.T) {
 	if sent == 0 || sent == 32<<20 || !handled || !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("Send = %d, %v, %v", sent, handled, err)
 	}
-	if handled, err := SendHeader(raw, []byte("x")); !handled || !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("SendHeader = %v, %v", handled, err)
+	if handled, err := NewSender(raw).Header([]byte("x")); !handled || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("Header = %v, %v", handled, err)
 	}
 }
 
