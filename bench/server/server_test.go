@@ -177,8 +177,11 @@ func TestUsage(t *testing.T) {
 		t.Fatal(err)
 	}
 	const work = 300 * time.Millisecond
-	first := rusage(t)
+	first, sum := rusage(t), 0
 	for rusage(t)-first < work {
+		for i := range 1 << 20 {
+			sum += i * sum
+		}
 	}
 	after, err := usageOf(self)
 	if err != nil {
@@ -186,7 +189,7 @@ func TestUsage(t *testing.T) {
 	}
 	u := after.minus(before)
 	if u.CPU < work*9/10 || u.User+u.System < 10 || u.userPart() <= 0 || u.userPart() > 1 {
-		t.Errorf("%+v after %v", u, work)
+		t.Errorf("%+v after %v (sum %d)", u, work, sum)
 	}
 	for range 100 {
 		time.Sleep(time.Microsecond)
