@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/crowfly/crowfly/db"
@@ -35,7 +36,7 @@ func cut(t *testing.T, store *db.DB, key string) {
 func TestCutFileIsNotPadded(t *testing.T) {
 	store := openStore(t)
 	putLarge(t, store)
-	var log bytes.Buffer
+	var log logText
 	s, addr := start(t, store, &Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 	c := dial(t, addr)
 	c.send("GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -48,7 +49,7 @@ func TestCutFileIsNotPadded(t *testing.T) {
 	}
 	eventually(t, "the transfer is aborted", func() bool { return s.Stats().Aborted == 1 })
 	noHandles(t, store)
-	if !bytes.Contains(log.Bytes(), []byte("response cut off")) {
+	if !strings.Contains(log.String(), "response cut off") {
 		t.Errorf("log: %q", &log)
 	}
 }

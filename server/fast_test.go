@@ -244,7 +244,7 @@ func fastState(s *Server) (state int32) {
 // TestPanicEndsTheConnection, and not the process.
 func TestPanicEndsTheConnection(t *testing.T) {
 	store := openStore(t)
-	var log bytes.Buffer
+	var log logText
 	s, addr := start(t, store, &Options{Log: slog.New(slog.NewTextHandler(&log, nil))}, func(s *Server) {
 		s.handler.now = func() time.Time { panic("on purpose") }
 	})

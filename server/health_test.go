@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"net/http"
@@ -37,7 +36,7 @@ func TestReady(t *testing.T) {
 	}
 	defer store.Close()
 	put(t, store, "k", []byte("v"), nil)
-	var log bytes.Buffer
+	var log logText
 	h := NewHandler(store, &Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 	writes := disk.Count(simdisk.OpWriteVec)
 	if got := probe(t, h, 200); got != "ready\n" {

@@ -412,7 +412,7 @@ func TestDamagedPiece(t *testing.T) {
 				t.Fatal(err)
 			}
 			flip(t, dir, value[bad:bad+64])
-			var log bytes.Buffer
+			var log logText
 			store = openStoreIn(t, dir, &db.Options{})
 			s, addr := start(t, store, &Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 

@@ -283,7 +283,7 @@ func TestTLSShutdown(t *testing.T) {
 func TestCertificateFollowsItsFiles(t *testing.T) {
 	dir := t.TempDir()
 	old, other, third := newPair(t, "old"), newPair(t, "other"), newPair(t, "third")
-	var log bytes.Buffer
+	var log logText
 	cert, key := old.write(t, dir)
 	c := &certificate{files: [2]string{cert, key}, log: slog.New(slog.NewTextHandler(&log, nil))}
 	if err := c.load(); err != nil {

@@ -275,7 +275,7 @@ func TestRefusedUnread(t *testing.T) {
 
 // TestTokensAreNotLogged: not by failures, nor by panics on either way.
 func TestTokensAreNotLogged(t *testing.T) {
-	var log bytes.Buffer
+	var log logText
 	for _, slow := range []bool{false, true} {
 		store := openStore(t)
 		s, addr := start(t, store, &Options{Tokens: exampleTokens(t), Log: slog.New(slog.NewTextHandler(&log, nil))}, func(s *Server) {
