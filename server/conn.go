@@ -18,6 +18,7 @@ import (
 // Holding belongs to the goroutine that serves the connection.
 type conn struct {
 	*net.TCPConn
+	free    func() // its slot, when it is closed
 	pace    pace
 	unread  []byte // by the fast path, from which it came
 	framing framing
@@ -46,6 +47,12 @@ func (c *conn) read(p []byte) (int, error) {
 		c.unread = nil
 	}
 	return n, nil
+}
+
+// Close implements [net.Conn].
+func (c *conn) Close() error {
+	defer c.free()
+	return c.TCPConn.Close()
 }
 
 // hold keeps back the next Write until there is something to send with it.
@@ -141,18 +148,4 @@ func withConn(ctx context.Context, c net.Conn) context.Context {
 func connOf(r *http.Request) *conn {
 	c, _ := r.Context().Value(connKey{}).(*conn)
 	return c
-}
-
-// listener makes a conn of each TCP connection.
-type listener struct {
-	net.Listener
-	pace pace
-}
-
-func (l listener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if t, ok := c.(*net.TCPConn); ok {
-		return &conn{TCPConn: t, pace: l.pace}, nil
-	}
-	return c, err
 }

@@ -169,6 +169,8 @@
 //	crowfly_requests_total                  by method and class of the status
 //	crowfly_request_duration_seconds        histogram, by method
 //	crowfly_open_connections                by path: fast, nethttp; of a Server only
+//	crowfly_connection_waits_total          times that new ones had to wait, see Limits
+//	crowfly_in_flight_bytes                 of memory for uploads and listings
 //	crowfly_sent_bytes_total                of values, by path: mapped, sendfile, copied
 //	crowfly_copied_bytes_total              by reason: http2, tls, wrapped, buffered
 //	crowfly_sendfile_..., crowfly_aborted_bodies_total,
@@ -313,8 +315,17 @@
 // then no more than 1 MiB. Where its length is known disk space is set aside at
 // once for a large one, so that a full disk is known before the body has come.
 //
-// There is no limit yet on connections, nor on the memory of all uploads
-// together.
+// All uploads together may take [Options].MaxInFlight bytes of memory: one with a
+// length as much as it will need, from the beginning, and a chunked one as much as
+// has come. Beyond that the answer is 503 with Retry-After, before the body is
+// read if it has a length. Listings count too, while they are sent.
+//
+// A Server has [Options].MaxConns connections at once. New ones wait in the kernel
+// then, first come, first served, until others have ended, which the time-outs
+// see to; those that are open go on. So it is overload that these limits hold
+// against, and clients that stall, but not one who opens thousands of connections
+// again and again, for whom others wait. A connection of HTTP/2 counts as one, and
+// may have 250 requests under way.
 //
 // # Authentication
 //

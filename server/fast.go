@@ -17,6 +17,7 @@ import (
 // or, where there are loops, one that has taken it from its loop.
 type fastConn struct {
 	stream
+	free    func() // its slot, when it is closed
 	handler *Handler
 	from    *fastListener
 
@@ -188,6 +189,12 @@ func (c *fastConn) read() move {
 	return hangUp
 }
 
+// Close implements [stream], and gives the slot back.
+func (c *fastConn) Close() error {
+	defer c.free()
+	return c.stream.Close()
+}
+
 // request answers the request that the unread bytes begin with.
 func (c *fastConn) request() move {
 	c.began = time.Now()
@@ -297,7 +304,12 @@ func (c *fastConn) handOver() bool {
 	}
 	unread := append(bytes.Clone(c.in[c.next:c.end]), c.more...)
 	c.handler.stats.handedOver.Add(1) // before net/http can answer
-	return c.from.hand(&conn{TCPConn: tcp, pace: c.handler.pace, unread: unread}) == nil
+	to := &conn{TCPConn: tcp, free: c.free, pace: c.handler.pace, unread: unread}
+	if c.from.hand(to) != nil {
+		to.Close()
+		return false
+	}
+	return true
 }
 
 // closeIdle closes the connection unless a request is under way.

@@ -60,24 +60,24 @@ func (f *fastPath) stop(ctx context.Context) error {
 
 // serve begins to serve a connection, with a goroutine of its own if there is no
 // loop.
-func (f *fastPath) serve(tcp *net.TCPConn, from *fastListener) {
+func (f *fastPath) serve(tcp *conn, from *fastListener) {
 	if f.serveByLoop(tcp, from) {
 		return
 	}
-	s, err := newTCPStream(tcp, f.handler.pace.grace)
+	s, err := newTCPStream(tcp.TCPConn, f.handler.pace.grace)
 	if err != nil {
 		tcp.Close()
 		return
 	}
-	if c := f.add(s, from); c != nil {
+	if c := f.add(s, tcp.free, from); c != nil {
 		go c.serve()
 	}
 }
 
 // add begins to know a connection. If the server shuts down it closes it and
 // returns nil.
-func (f *fastPath) add(s stream, from *fastListener) *fastConn {
-	c := &fastConn{stream: s, handler: f.handler, from: from}
+func (f *fastPath) add(s stream, free func(), from *fastListener) *fastConn {
+	c := &fastConn{stream: s, free: free, handler: f.handler, from: from}
 	c.lend = c.lent
 	c.answer.limit = c
 	if c.looped() {
@@ -165,7 +165,7 @@ func (l *fastListener) accept() {
 			continue
 		}
 		if tcp, ok := c.(*conn); ok {
-			l.fast.serve(tcp.TCPConn, l)
+			l.fast.serve(tcp, l)
 		} else if l.hand(c) != nil {
 			c.Close()
 		}

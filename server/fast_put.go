@@ -21,6 +21,10 @@ func (c *fastConn) put() move {
 	if c.head.length > min(fastBody, c.handler.maxBody) {
 		return handOver
 	}
+	if !c.handler.inFlight.take(c.head.length, 0) {
+		return handOver // which refuses it, if it is still so
+	}
+	defer c.handler.inFlight.give(c.head.length)
 	c.mayWait()
 	body, ok := c.receive(int(c.head.length))
 	if !ok {

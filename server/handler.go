@@ -26,6 +26,15 @@ type Options struct {
 	// AccessLog hears of every request that was answered, at level Info, after
 	// the answer. Nobody does if it is nil. See the package comment.
 	AccessLog *slog.Logger
+	// MaxInFlight is how many bytes of memory the bodies that are under way
+	// may take together, 256 MiB by default: uploads as far as they are in
+	// memory, and listings. Beyond it requests get 503, and may come again.
+	MaxInFlight int64
+
+	// MaxConns is how many connections a Server has open at once, 10,000 by
+	// default, and never more than half of the file descriptors that the
+	// process may have. Beyond it new ones wait until others have ended.
+	MaxConns int
 
 	// Tokens, if not nil, are what a client must have one of, see
 	// [ParseTokens] and [ReadTokens].
@@ -58,6 +67,8 @@ type Handler struct {
 	// connections counts those of a Server, and is nil elsewhere.
 	connections func() (fast, slow int)
 
+	inFlight budget
+
 	compacting sync.Mutex      // for a client
 	alive      context.Context // until the server is shut down
 	end        context.CancelFunc
@@ -69,6 +80,7 @@ var _ http.Handler = (*Handler)(nil)
 // handler is in use; requests after that get 503. The options may be nil.
 func NewHandler(store *db.DB, o *Options) *Handler {
 	h := &Handler{store: store, frozen: store.Stats().ReadOnly, maxBody: db.MaxValue, log: slog.Default(), pace: defaultPace, now: time.Now}
+	h.inFlight.limit = defaultMaxInFlight
 	h.alive, h.end = context.WithCancel(context.Background())
 	if o == nil {
 		return h
@@ -77,6 +89,9 @@ func NewHandler(store *db.DB, o *Options) *Handler {
 		h.maxBody = min(o.MaxBody, db.MaxValue)
 	}
 	h.metered, h.access = o.Metrics, o.AccessLog
+	if o.MaxInFlight > 0 {
+		h.inFlight.limit = o.MaxInFlight
+	}
 	h.tokens = o.Tokens
 	if o.Log != nil {
 		h.log = o.Log

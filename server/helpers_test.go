@@ -109,6 +109,12 @@ func start(t *testing.T, store *db.DB, o *Options, adjust ...func(*Server)) (*Se
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s, serveUntilEnd(t, s, l)
+}
+
+// serveUntilEnd serves a listener until the test ends, and returns its address.
+func serveUntilEnd(t *testing.T, s *Server, l net.Listener) (addr string) {
+	t.Helper()
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {
@@ -120,8 +126,11 @@ func start(t *testing.T, store *db.DB, o *Options, adjust ...func(*Server)) (*Se
 		if err := <-done; err != nil {
 			t.Errorf("serve: %v", err)
 		}
+		eventually(t, "all memory and all connections are given back", func() bool {
+			return s.handler.inFlight.used.Load() == 0 && len(s.slots) == 0
+		})
 	})
-	return s, l.Addr().String()
+	return l.Addr().String()
 }
 
 // fastPace gives up transfers soon.

@@ -106,6 +106,11 @@ func (x *exchange) list() {
 		x.w.Header().Set("Link", "<"+next+`>; rel="next"`)
 	}
 	contentType, text := page.finish(next)
+	if !x.inFlight.take(int64(len(text)), 0) {
+		x.busy()
+		return
+	}
+	defer x.inFlight.give(int64(len(text)))
 	x.reply(http.StatusOK, contentType, text)
 }
 

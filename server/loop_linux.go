@@ -110,7 +110,7 @@ func (l *loop) close() {
 
 // serveByLoop has a loop serve a connection. If it returns false nothing has
 // happened to the connection.
-func (f *fastPath) serveByLoop(tcp *net.TCPConn, from *fastListener) bool {
+func (f *fastPath) serveByLoop(tcp *conn, from *fastListener) bool {
 	if len(f.loops) == 0 {
 		return false
 	}
@@ -120,12 +120,12 @@ func (f *fastPath) serveByLoop(tcp *net.TCPConn, from *fastListener) bool {
 			l = other
 		}
 	}
-	fd, err := duplicate(tcp)
+	fd, err := duplicate(tcp.TCPConn)
 	if err != nil {
 		return false
 	}
-	tcp.Close() // the runtime need not know what happens on it
-	l.add(&loopStream{fd: fd, client: tcp.RemoteAddr(), loop: l, event: make(chan struct{}, 1)}, from)
+	tcp.TCPConn.Close() // the runtime need not know what happens on it
+	l.add(&loopStream{fd: fd, client: tcp.RemoteAddr(), loop: l, event: make(chan struct{}, 1)}, tcp.free, from)
 	return true
 }
 
@@ -144,8 +144,8 @@ func duplicate(tcp *net.TCPConn) (fd int, err error) {
 }
 
 // add begins to serve a connection.
-func (l *loop) add(s *loopStream, from *fastListener) {
-	c := l.fast.add(s, from)
+func (l *loop) add(s *loopStream, free func(), from *fastListener) {
+	c := l.fast.add(s, free, from)
 	if c == nil {
 		return
 	}

@@ -79,7 +79,7 @@ func TestFlood(t *testing.T) {
 	s := New(store, nil)
 	for _, requests := range []int{1, fastTurn - 1, fastTurn, 10 * fastTurn} {
 		f := &flood{left: requests, leader: true}
-		c := s.fast.add(f, &fastListener{fast: &s.fast})
+		c := s.fast.add(f, func() {}, &fastListener{fast: &s.fast})
 		if !c.serve() || c.served != requests {
 			t.Errorf("%d of %d requests were answered", c.served, requests)
 		}

@@ -71,6 +71,8 @@ func (h *Handler) exposeServer(e *exposition) {
 		e.add(float64(fast), label{"path", "fast"})
 		e.add(float64(slow), label{"path", "nethttp"})
 	}
+	e.counter("crowfly_connection_waits_total", "Times that new connections had to wait: as many as may be were open.", float64(h.stats.waited.Load()))
+	e.gauge("crowfly_in_flight_bytes", "Memory that uploads and listings under way take.", float64(h.inFlight.used.Load()))
 }
 
 // exposePaths tells by which ways bytes left.

@@ -14,7 +14,7 @@ func (s *Server) ServeMetrics(l net.Listener) error {
 	if err := loopbackOnly(l.Addr()); err != nil {
 		return errors.Join(err, l.Close())
 	}
-	err := s.ops.Serve(listener{Listener: l, pace: s.handler.pace})
+	err := s.ops.Serve(s.handler.listener(l, make(chan struct{}, maxOpsConns)))
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

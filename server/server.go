@@ -24,8 +24,9 @@ type Server struct {
 	handler *Handler
 	http    http.Server
 	fast    fastPath
-	ops     http.Server  // see ServeMetrics
-	slowly  atomic.Int64 // connections that are net/http's
+	ops     http.Server   // see ServeMetrics
+	slowly  atomic.Int64  // connections that are net/http's
+	slots   chan struct{} // see listener
 	tls     bool
 	slow    bool // for tests: all requests are net/http's
 }
@@ -33,13 +34,16 @@ type Server struct {
 // New returns a server for store, which must stay open until Shutdown has
 // returned. The options may be nil.
 func New(store *db.DB, o *Options) *Server {
+	if o == nil {
+		o = &Options{}
+	}
 	h := NewHandler(store, o)
-	s := &Server{handler: h}
+	s := &Server{handler: h, slots: make(chan struct{}, maxConns(o.MaxConns))}
 	s.configure(&s.http, h)
 	s.configure(&s.ops, h.operations())
 	s.http.ConnState = s.countConn
 	h.connections = s.connections
-	if o != nil && o.TLS != nil {
+	if o.TLS != nil {
 		s.tls, s.http.TLSConfig = true, o.TLS.Clone()
 	}
 	s.fast = fastPath{handler: h, http: &s.http, conns: make(map[*fastConn]struct{})}
@@ -82,7 +86,7 @@ func (s *Server) Serve(l net.Listener) error {
 	if err := s.mayListen(l.Addr()); err != nil {
 		return errors.Join(err, l.Close())
 	}
-	err := s.serve(listener{Listener: l, pace: s.handler.pace})
+	err := s.serve(s.handler.listener(l, s.slots))
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

@@ -173,7 +173,7 @@ func connPair(t *testing.T) (*conn, net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := listener{Listener: l, pace: defaultPace}.Accept()
+	c, err := NewHandler(openStore(t), nil).listener(l, make(chan struct{}, 1)).Accept()
 	if err != nil {
 		t.Fatal(err)
 	}

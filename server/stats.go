@@ -23,6 +23,7 @@ type Stats struct {
 
 	Fast       uint64 // requests answered without net/http
 	HandedOver uint64 // connections that net/http took over with their first other request
+	Waited     uint64 // times that new connections had to wait until there were less than Options.MaxConns
 }
 
 // Requests counts by the class of the status.
@@ -66,6 +67,7 @@ type counters struct {
 
 	fast       atomic.Uint64
 	handedOver atomic.Uint64
+	waited     atomic.Uint64
 }
 
 // requestCounters are indexed by the class of the status less 2.
@@ -129,6 +131,7 @@ func (c *counters) load() Stats {
 		Aborted:         c.aborted.Load(),
 		Fast:            c.fast.Load(),
 		HandedOver:      c.handedOver.Load(),
+		Waited:          c.waited.Load(),
 	}
 }
 

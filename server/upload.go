@@ -42,9 +42,17 @@ func (x *exchange) mayUpload() bool {
 	return true
 }
 
+// errBusy says that the memory for bodies is taken.
+var errBusy = errors.New("too much is under way")
+
 // upload stores the body of a PUT, or answers why not.
 func (x *exchange) upload(o *db.PutOptions) (db.Result, bool) {
 	u := &uploadReader{exchange: x, body: http.MaxBytesReader(x.w, x.r.Body, x.maxBody)}
+	if !u.hold(inMemory(x.r.ContentLength)) {
+		x.busy()
+		return db.Result{}, false
+	}
+	defer u.letGo()
 	r, err := u.begin()
 	var result db.Result
 	if err == nil {
@@ -75,6 +83,8 @@ func (x *exchange) brokenOff(err error) {
 	switch {
 	case errors.As(err, &large):
 		x.tooLarge()
+	case errors.Is(err, errBusy):
+		x.busy()
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		x.problem(http.StatusRequestTimeout, "the body came too slowly")
 	case errors.Is(err, errTrailer):
@@ -82,6 +92,12 @@ func (x *exchange) brokenOff(err error) {
 	default:
 		x.problem(http.StatusBadRequest, "the body ended early")
 	}
+}
+
+// busy asks a client to come again.
+func (x *exchange) busy() {
+	x.w.Header().Set("Retry-After", "1")
+	x.problem(http.StatusServiceUnavailable, "too many bodies are under way")
 }
 
 func (x *exchange) tooLarge() {
@@ -93,9 +109,51 @@ func (x *exchange) tooLarge() {
 // noticed, and knows whether it was the body that failed.
 type uploadReader struct {
 	*exchange
-	body io.Reader
-	left int   // of the piece under way
-	err  error // but io.EOF
+	body   io.Reader
+	left   int   // of the piece under way
+	pieces int   // that have begun
+	held   int64 // of the memory for bodies
+	err    error // but io.EOF
+}
+
+// inMemory is how much memory an upload may take: all of it if it is small, or a
+// piece at a time. Of one without a length it is the first piece.
+func inMemory(length int64) int64 {
+	if length < 0 || length >= heldInMemory {
+		return uploadPiece
+	}
+	return length
+}
+
+// hold takes n more bytes of the memory for bodies, if they are there.
+func (u *uploadReader) hold(n int64) bool {
+	ok := u.inFlight.take(n, u.held)
+	if ok {
+		u.held += n
+	}
+	return ok
+}
+
+func (u *uploadReader) letGo() {
+	u.inFlight.give(u.held)
+	u.held = 0
+}
+
+// nextPiece gives the next piece its time, and memory if the length is unknown:
+// for all that has come, until that is so much that it is in a file.
+func (u *uploadReader) nextPiece() error {
+	u.left = uploadPiece
+	u.setReadDeadline(u.pace.deadline(uploadPiece))
+	if u.pieces++; u.r.ContentLength >= 0 || u.pieces == 1 || u.pieces > heldInMemory/uploadPiece {
+		return nil
+	}
+	if u.pieces == heldInMemory/uploadPiece {
+		u.letGo()
+	}
+	if !u.hold(uploadPiece) {
+		return errBusy
+	}
+	return nil
 }
 
 // begin returns what is to be read for the value. Of one that would get its
@@ -119,8 +177,9 @@ func (u *uploadReader) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	if u.left <= 0 {
-		u.left = uploadPiece
-		u.setReadDeadline(u.pace.deadline(uploadPiece))
+		if u.err = u.nextPiece(); u.err != nil {
+			return 0, u.err
+		}
 	}
 	n, err := u.body.Read(p[:min(len(p), u.left)])
 	u.left -= n

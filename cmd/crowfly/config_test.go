@@ -35,6 +35,8 @@ func printed(t *testing.T, args ...string) string {
 func TestSettings(t *testing.T) {
 	const builtIn = `{
   "listen": "127.0.0.1:7070",
+  "max_conns": 10000,
+  "max_in_flight": 268435456,
   "metrics": "auto",
   "access_log": false,
   "grace": "10s"
@@ -43,11 +45,13 @@ func TestSettings(t *testing.T) {
 	if got := printed(t); got != builtIn {
 		t.Errorf("by default: %s", got)
 	}
-	name := settingsFile(t, `{"listen": "127.0.0.1:1", "metrics": "127.0.0.1:1", "access_log": true, "grace": "1s"}`)
+	name := settingsFile(t, `{"listen": "127.0.0.1:1", "max_conns": 20, "metrics": "127.0.0.1:1", "access_log": true, "grace": "1s"}`)
 	t.Setenv("CROWFLY_LISTEN", "127.0.0.1:2")
 	t.Setenv("CROWFLY_METRICS", "127.0.0.1:2")
 	const want = `{
   "listen": "127.0.0.1:3",
+  "max_conns": 20,
+  "max_in_flight": 268435456,
   "metrics": "127.0.0.1:2",
   "access_log": true,
   "grace": "1s"

@@ -25,6 +25,8 @@ type serveCmd struct {
 	Tokens    *string       `name:"token-file" env:"CROWFLY_TOKEN_FILE" placeholder:"FILE" help:"File of the tokens that clients must show, one a line: ro TOKEN to read, rw TOKEN to read and write. Only its owner may have access to it. Without it CROWFLY_TOKENS may have the same, separated by commas."`
 	Cert      *string       `name:"tls-cert" env:"CROWFLY_TLS_CERT" and:"tls" placeholder:"FILE" help:"Certificate chain in PEM. With it and its key the server speaks HTTPS only. A new one is taken soon after the files have changed."`
 	Key       *string       `name:"tls-key" env:"CROWFLY_TLS_KEY" and:"tls" placeholder:"FILE" help:"Private key of the certificate, in PEM."`
+	MaxConns  int           `env:"CROWFLY_MAX_CONNS" default:"10000" placeholder:"N" help:"How many connections may be open at once, by default ${default}, and never more than half of the file descriptors the process may have. More have to wait."`
+	InFlight  int64         `name:"max-in-flight" env:"CROWFLY_MAX_IN_FLIGHT" default:"268435456" placeholder:"BYTES" help:"How much memory uploads and listings may take together, by default ${default}. Beyond it clients are asked to come again."`
 	Metrics   string        `env:"CROWFLY_METRICS" default:"${metrics}" placeholder:"ADDR" help:"Where Prometheus finds figures, at /-/metrics, beside /-/healthz and /-/readyz: an address of this machine, 'same' for that of --listen, 'off', or by default 'auto': ${metrics_address} or, if that is taken, any free port."`
 	AccessLog bool          `env:"CROWFLY_ACCESS_LOG" help:"Write a line about every request to standard error."`
 	Grace     time.Duration `env:"CROWFLY_GRACE" default:"10s" help:"How long requests may go on after the first SIGINT or SIGTERM, by default ${default}. A second signal ends them at once."`
@@ -105,10 +107,12 @@ func (c *serveCmd) listen(srv *server.Server) (net.Listener, error) {
 // options are those of the server.
 func (c *serveCmd) options(log *slog.Logger, tokens *server.Tokens, encryption *tls.Config) *server.Options {
 	o := &server.Options{
-		Tokens:  tokens,
-		TLS:     encryption,
-		Metrics: c.Metrics == metricsSame,
-		Log:     log,
+		Tokens:      tokens,
+		TLS:         encryption,
+		MaxConns:    c.MaxConns,
+		MaxInFlight: c.InFlight,
+		Metrics:     c.Metrics == metricsSame,
+		Log:         log,
 	}
 	if c.AccessLog {
 		o.AccessLog = log
