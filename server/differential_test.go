@@ -101,6 +101,7 @@ func newTwin(t *testing.T, slow bool, tokens *Tokens) *twin {
 	}
 	s, addr := start(t, store, &Options{MaxBody: 80_000, Tokens: tokens, Log: quiet()}, func(s *Server) {
 		s.slow = slow
+		s.http.ReadHeaderTimeout = time.Hour // which would end in different ways on a machine that is too busy
 		s.handler.now = func() time.Time { return exampleTime }
 	})
 	return &twin{store, s, addr}
