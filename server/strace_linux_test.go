@@ -5,13 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"testing"
@@ -21,15 +21,23 @@ import (
 )
 
 // childStore is set for a child that serves the store it names, see serveChild,
-// childSlow for one that does so without the fast path, and childForeign for one
-// with a server of net/http.
+// childSlow for one that does so without the fast path, childForeign for one with
+// a server of net/http, and childHurry for one whose time-outs are short.
 const (
 	childStore   = "CROWFLY_SERVER_TEST_STORE"
 	childSlow    = "CROWFLY_SERVER_TEST_SLOW"
 	childForeign = "CROWFLY_SERVER_TEST_FOREIGN"
+	childHurry   = "CROWFLY_SERVER_TEST_HURRY"
 )
 
 func TestMain(m *testing.M) {
+	if addr := os.Getenv(childAttack); addr != "" {
+		if err := attackChild(addr); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if dir := os.Getenv(childStore); dir != "" {
 		if err := serveChild(dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -43,7 +51,8 @@ func TestMain(m *testing.M) {
 // childReady is what the child writes, with its address, when it serves.
 const childReady = "serving on "
 
-// serveChild serves a store until the parent closes standard input.
+// serveChild serves a store until the parent closes standard input. For each line
+// of that it gives all memory back that it does not need, and says so.
 func serveChild(dir string) error {
 	store, err := db.Open(dir, nil)
 	if err != nil {
@@ -55,6 +64,10 @@ func serveChild(dir string) error {
 	}
 	if own := New(store, nil); os.Getenv(childForeign) == "" {
 		own.slow = os.Getenv(childSlow) != ""
+		if os.Getenv(childHurry) != "" {
+			own.http.ReadHeaderTimeout, own.http.IdleTimeout = 2*time.Second, 2*time.Second
+			fastPace(2 * time.Second)(own)
+		}
 		s = own
 	} else {
 		s = &http.Server{Handler: NewHandler(store, nil)}
@@ -66,7 +79,12 @@ func serveChild(dir string) error {
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	fmt.Println(childReady + l.Addr().String())
-	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		debug.FreeOSMemory()
+		fmt.Println("done")
+	}
+	if err := in.Err(); err != nil {
 		return err
 	}
 	err = s.Shutdown(context.Background())
