@@ -19,6 +19,12 @@ func isAddress(arg string) bool {
 	return strings.HasPrefix(arg, "http://") || strings.HasPrefix(arg, "https://")
 }
 
+// client follows no redirects: to wherever they lead it would show the token too, if
+// that has the same host but another port, or no encryption.
+var client = &http.Client{
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
 // ask sends a request to a server, with a token if the environment has one, and
 // returns the answer if it is a good one.
 func ask(ctx context.Context, method, address, path string) (*http.Response, error) {
@@ -29,7 +35,7 @@ func ask(ctx context.Context, method, address, path string) (*http.Response, err
 	if token := os.Getenv(tokenEnv); token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil || resp.StatusCode == http.StatusOK {
 		return resp, err
 	}

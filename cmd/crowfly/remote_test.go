@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/crowfly/crowfly/server"
@@ -124,6 +125,28 @@ func TestOtherServer(t *testing.T) {
 		if r := crowfly(command, other.URL); r.code != exitError || !strings.Contains(r.err, other.URL) {
 			t.Errorf("%s without a server: exit code %d: %s", command, r.code, r.err)
 		}
+	}
+}
+
+// A token is shown to nobody but the server that was named. Method: a redirection to
+// another port of the same host, for which net/http would keep it.
+func TestRedirected(t *testing.T) {
+	t.Setenv(tokenEnv, rwToken)
+	var asked atomic.Int32
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { asked.Add(1) }))
+	defer elsewhere.Close()
+	for _, status := range []int{301, 302, 303, 307, 308} {
+		other := httptest.NewServer(http.RedirectHandler(elsewhere.URL, status))
+		for _, command := range []string{"compact", "stat"} {
+			r := crowfly(command, other.URL)
+			if r.code != exitError || !strings.Contains(r.err, fmt.Sprintf("%s: %d ", other.URL, status)) {
+				t.Errorf("%s, %d: exit code %d: %s", command, status, r.code, r.err)
+			}
+		}
+		other.Close()
+	}
+	if n := asked.Load(); n != 0 {
+		t.Errorf("%d requests went elsewhere", n)
 	}
 }
 
