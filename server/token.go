@@ -13,8 +13,8 @@ import (
 	"strings"
 )
 
-// minToken is the length of the shortest token, in characters: a short one can
-// be guessed.
+// minToken is the length of the shortest token, in characters without the padding
+// at its end: a short one can be guessed, and padding never need be.
 const minToken = 16
 
 // maxTokenFile is the size of the longest file of tokens, in bytes.
@@ -40,8 +40,8 @@ const (
 )
 
 // ParseTokens reads tokens, one a line, of at least 16 of the characters that a
-// bearer token may have (RFC 6750: letters, digits and -._~+/=). Empty lines and
-// those that begin with # are skipped:
+// bearer token may have (RFC 6750: letters, digits and -._~+/, and = at its end,
+// which does not count). Empty lines and those that begin with # are skipped:
 //
 //	# for the backup
 //	ro 6f1dTjJ1MuaYwq3h
@@ -75,7 +75,7 @@ func (t *Tokens) add(line string) error {
 		return errors.New(`want "ro TOKEN" or "rw TOKEN"`)
 	}
 	text := fields[1]
-	if len(text) < minToken {
+	if len(strings.TrimRight(text, "=")) < minToken {
 		return fmt.Errorf("the token is shorter than %d characters", minToken)
 	}
 	if !bearer(text) {

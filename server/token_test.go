@@ -34,7 +34,7 @@ func exampleTokens(t *testing.T) *Tokens {
 // TestParseTokens: what is taken and what is not, and that no error shows a
 // token.
 func TestParseTokens(t *testing.T) {
-	const a, b = "0123456789abcdef", "AZaz09-._~+/x=="
+	const a, b = "0123456789abcdef", "AZaz09-._~+/xyz0=="
 	for text, want := range map[string][2]access{ // of a and of b+"="
 		"ro " + a:        {mayRead, noAccess},
 		"rw " + a + "\n": {mayWrite, noAccess},
@@ -60,11 +60,13 @@ func TestParseTokens(t *testing.T) {
 		"ro":                                "want",
 		"ro " + a[1:]:                       "shorter than 16",
 		"rw x":                              "shorter than 16",
+		"ro " + a[1:] + "=":                 "shorter than 16",
+		"rw x===============":               "shorter than 16",
 		"ro \"" + a + "\"":                  "characters other than",
 		"ro " + a + ":":                     "characters other than",
 		"ro " + a + "=a":                    "characters other than",
 		"ro " + a + "\xff":                  "characters other than",
-		"ro ====================":           "characters other than",
+		"ro ====================":           "shorter than 16",
 		"ro " + a + "\nrw " + a:             "line 2: the token is there already",
 		"ro " + b + "=\n#\nro " + b + "=\n": "line 3: the token is there already",
 	} {
