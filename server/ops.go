@@ -2,16 +2,32 @@ package server
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 )
+
+// ListenMetrics opens a TCP listener for ServeMetrics. It refuses an address that
+// others could connect to, with or without tokens, as [Server.Listen] does.
+func (s *Server) ListenMetrics(address string) (net.Listener, error) {
+	return listenIf(figuresMayListen, address)
+}
+
+// figuresMayListen refuses an address that is not on this machine alone: figures
+// are there without a token.
+func figuresMayListen(a net.Addr) error {
+	if err := loopbackOnly(a); err != nil {
+		return fmt.Errorf("%w: figures are for this machine only, also with tokens", err)
+	}
+	return nil
+}
 
 // ServeMetrics answers GET /-/metrics, /-/healthz and /-/readyz, and nothing
 // else, on a listener of its own until the end of Shutdown: as long as requests
 // are waited for it can be asked about them. The listener must be for this machine
 // only, and is closed at the end. The error is as that of Serve.
 func (s *Server) ServeMetrics(l net.Listener) error {
-	if err := loopbackOnly(l.Addr()); err != nil {
+	if err := figuresMayListen(l.Addr()); err != nil {
 		return errors.Join(err, l.Close())
 	}
 	err := s.ops.Serve(s.handler.listener(l, make(chan struct{}, maxOpsConns)))

@@ -61,19 +61,24 @@ func (s *Server) configure(to *http.Server, h http.Handler) {
 	to.DisableGeneralOptionsHandler = true // it would answer OPTIONS * to anybody
 }
 
-// ErrNotLoopback says that a server without tokens would have been open to the
-// network.
-var ErrNotLoopback = errors.New("not a loopback address: without tokens the server is for this machine only")
+// ErrNotLoopback says that a server without tokens, or its figures, would have been
+// open to the network.
+var ErrNotLoopback = errors.New("not a loopback address")
 
 // Listen opens a TCP listener for Serve. Without [Options].Tokens it refuses,
 // with [ErrNotLoopback] and before anything is open, an address that others
 // could connect to. That is also one without a host, such as ":7070".
 func (s *Server) Listen(address string) (net.Listener, error) {
+	return listenIf(s.mayListen, address)
+}
+
+// listenIf opens a TCP listener for an address that nobody refuses.
+func listenIf(may func(net.Addr) error, address string) (net.Listener, error) {
 	a, err := net.ResolveTCPAddr("tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.mayListen(a); err != nil {
+	if err := may(a); err != nil {
 		return nil, err
 	}
 	return net.ListenTCP("tcp", a)
@@ -130,7 +135,10 @@ func (s *Server) mayListen(a net.Addr) error {
 	if s.handler.tokens != nil {
 		return nil
 	}
-	return loopbackOnly(a)
+	if err := loopbackOnly(a); err != nil {
+		return fmt.Errorf("%w: without tokens the server is for this machine only", err)
+	}
+	return nil
 }
 
 // loopbackOnly refuses an address that is not on this machine alone. A socket in

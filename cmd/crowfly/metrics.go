@@ -22,21 +22,21 @@ func (c *serveCmd) listenMetrics(srv *server.Server) (net.Listener, error) {
 	case metricsOff, metricsSame:
 		return nil, nil
 	case metricsAuto:
-		if l, err := srv.Listen(metricsAddress); err == nil {
+		if l, err := srv.ListenMetrics(metricsAddress); err == nil {
 			return l, nil
 		}
-		return srv.Listen("127.0.0.1:0")
+		return srv.ListenMetrics("127.0.0.1:0")
 	}
-	return srv.Listen(c.Metrics)
+	return srv.ListenMetrics(c.Metrics)
 }
 
-// whereMetrics tells a person.
-func (c *serveCmd) whereMetrics(listener, metrics net.Listener) string {
-	if c.Metrics == metricsSame {
-		metrics = listener
+// whereMetrics tells a person, who is told where the values are as well.
+func (c *serveCmd) whereMetrics(values string, metrics net.Listener) string {
+	switch {
+	case c.Metrics == metricsSame:
+		return " (metrics on " + values + "/-/metrics)"
+	case metrics != nil:
+		return " (metrics on http://" + metrics.Addr().String() + "/-/metrics)"
 	}
-	if metrics == nil {
-		return ""
-	}
-	return " (metrics on http://" + metrics.Addr().String() + "/-/metrics)"
+	return ""
 }

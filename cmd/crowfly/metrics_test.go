@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"net/http"
 	"path/filepath"
 	"regexp"
@@ -72,5 +73,40 @@ func TestServeMetricsElsewhere(t *testing.T) {
 		if at := metricsAt.FindStringSubmatch(line); (at != nil) != (test.status == http.StatusOK) || at != nil && at[1] != url {
 			t.Errorf("%s: %q", test.flag, line)
 		}
+	}
+}
+
+// Figures are for this machine only, also if there are tokens, and that is said
+// before the server says that it serves.
+func TestServeMetricsStayHere(t *testing.T) {
+	r := crowfly("serve", filepath.Join(t.TempDir(), "store"), "--listen", "127.0.0.1:0", "--token-file", tokenFile(t), "--metrics", "0.0.0.0:0")
+	const want = "metrics: listen on 0.0.0.0:0: not a loopback address: figures are for this machine only, also with tokens"
+	if r.code != exitError || !strings.Contains(r.err, want) || strings.Contains(r.err, "serving") {
+		t.Errorf("exit code %d: %s", r.code, r.err)
+	}
+}
+
+// With the values they are at an address that begins as that of the values.
+func TestServeMetricsEncrypted(t *testing.T) {
+	needSignals(t)
+	tmp := t.TempDir()
+	cert, key := filepath.Join(tmp, "cert.pem"), filepath.Join(tmp, "key.pem")
+	writePair(t, cert, key, 1)
+	for flag, scheme := range map[string]string{metricsSame: "https", "127.0.0.1:0": "http"} {
+		c := start(t, "serve", filepath.Join(tmp, flag), "--listen", "127.0.0.1:0", "--tls-cert", cert, "--tls-key", key, "--metrics", flag)
+		line := c.greeting(t)
+		at := regexp.MustCompile(`metrics on (` + scheme + `://[0-9.:]+/-/metrics)`).FindStringSubmatch(line)
+		if at == nil {
+			t.Fatalf("%s: %q", flag, line)
+		}
+		transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+		resp, err := (&http.Client{Transport: transport}).Get(at[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.Body.Close(); resp.StatusCode != 200 {
+			t.Errorf("%s: %s", at[1], resp.Status)
+		}
+		transport.CloseIdleConnections()
 	}
 }

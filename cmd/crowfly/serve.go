@@ -131,19 +131,19 @@ func (c *serveCmd) encryption(log *slog.Logger) (*tls.Config, error) {
 // greet says where the server is, in commands to paste. If they need a token it
 // is to be in the variable that crowfly itself takes it from.
 func (c *serveCmd) greet(e *env, listener, metrics net.Listener, tokens bool) {
-	addr, where := listener.Addr(), c.whereMetrics(listener, metrics)
+	addr, curl := listener.Addr(), "curl"
 	if addr.Network() != "tcp" {
-		e.talk("serving %s on %s%s", c.Dir, addr, where)
+		e.talk("serving %s on %s%s", c.Dir, addr, c.whereMetrics(addr.String(), metrics))
 		return
 	}
-	url, curl := "http://"+here(addr), "curl"
+	url := "http://" + here(addr)
 	if c.Cert != nil {
 		url = "https://" + here(addr)
 	}
 	if tokens {
 		curl = `curl -H "Authorization: Bearer $` + tokenEnv + `"`
 	}
-	e.talk("serving %s on %s%s, try:", c.Dir, url, where)
+	e.talk("serving %s on %s%s, try:", c.Dir, url, c.whereMetrics(url, metrics))
 	for _, line := range []string{
 		"echo hello | %s -T - '%s/hello.txt'",
 		"%s '%s/hello.txt'",
