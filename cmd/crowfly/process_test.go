@@ -130,11 +130,7 @@ func TestServe(t *testing.T) {
 	if code, talk := c.exit(t); code != exitOK {
 		t.Errorf("exit code %d: %s", code, talk)
 	}
-	for _, seg := range objects[server.StoreStats](t, mustRun(t, "stat", dir, "--json"))[0].Segments {
-		if seg.Active {
-			t.Errorf("%s was not sealed", seg.File)
-		}
-	}
+	wantSealed(t, dir)
 	after := filepath.Join(tmp, "after")
 	mustRun(t, "export", dir, after)
 	sameTree(t, before, after)
@@ -201,7 +197,7 @@ func upload(t *testing.T, url string) {
 }
 
 // A request that does not end holds a server up until the time is over or a
-// second signal comes, and leaves nothing in the store.
+// second signal comes, and leaves nothing in the store, which is closed all the same.
 func TestServeStop(t *testing.T) {
 	needSignals(t)
 	for name, test := range map[string]struct {
@@ -234,6 +230,7 @@ func TestServeStop(t *testing.T) {
 			if took := time.Since(begin); took > test.within {
 				t.Errorf("took %v", took)
 			}
+			wantSealed(t, dir)
 			if got := mustRun(t, "ls", dir); got != "whole\n" {
 				t.Errorf("keys %q", got)
 			}
