@@ -366,7 +366,7 @@ func TestDrippingReaders(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		addr := serveUntilEnd(t, s, smallBuffers{l})
+		addr := serveUntilEnd(t, s, smallBuffers{l, 16 << 10})
 		for target, n := range map[string]int{"/large": 1, "/small": 200, "/none": 2000, "/?prefix=list/": 5, "/-/stats": 1000} {
 			c := dial(t, addr)
 			c.SetReadBuffer(4096)
@@ -386,12 +386,15 @@ func TestDrippingReaders(t *testing.T) {
 }
 
 // smallBuffers leaves the kernel little room for what clients don't read.
-type smallBuffers struct{ net.Listener }
+type smallBuffers struct {
+	net.Listener
+	bytes int
+}
 
 func (l smallBuffers) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err == nil {
-		c.(*net.TCPConn).SetWriteBuffer(16 << 10)
+		c.(*net.TCPConn).SetWriteBuffer(l.bytes)
 	}
 	return c, err
 }
