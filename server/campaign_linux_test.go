@@ -79,6 +79,9 @@ func attackServer(t *testing.T, k campaign, slow string) {
 		attacked = append(attacked, p99(t, server.addr, k.requests))
 		time.Sleep(time.Until(began.Add(k.hold)))
 		during = server.figures(t)
+		if n := server.stats(t).Keys; n != 2 {
+			t.Errorf("%d keys under attack", n)
+		}
 		ended += end()
 		after = server.settled(t)
 		memory = append(memory, after.anonymous>>10)
@@ -218,18 +221,24 @@ func (s *childServer) settled(t *testing.T) (f figures) {
 	return s.figures(t)
 }
 
-// wantClean looks for what attackers may have left in the store.
-func (s *childServer) wantClean(t *testing.T) {
+// stats are the figures of its store.
+func (s *childServer) stats(t *testing.T) (stats StoreStats) {
 	t.Helper()
 	resp, err := http.Get("http://" + s.addr + "/-/stats")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	var stats StoreStats
 	if err := json.NewDecoder(resp.Body).Decode(&stats); err != nil {
 		t.Fatal(err)
 	}
+	return stats
+}
+
+// wantClean looks for what attackers may have left in the store.
+func (s *childServer) wantClean(t *testing.T) {
+	t.Helper()
+	stats := s.stats(t)
 	if stats.Keys != 2 || stats.Process.Values != 0 || stats.Process.Snapshots != 0 || stats.Blobs != 1 {
 		t.Errorf("%d keys, %d blobs, %d open values, %d snapshots", stats.Keys, stats.Blobs, stats.Process.Values, stats.Process.Snapshots)
 	}
@@ -284,10 +293,12 @@ func attackChild(addr string) error {
 }
 
 // startAttack starts such a child, so that neither the healthy client nor the
-// server has the attackers in its process.
+// server has the attackers in its process. They get what time the others leave, for
+// attackers have machines of their own.
 func startAttack(t *testing.T, addr string, k campaign) (end func() (ended int)) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Env = append(os.Environ(), childAttack+"="+addr, fmt.Sprintf("%s=%d %d", childAttackers, k.attackers, k.tick))
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
@@ -305,6 +316,9 @@ func startAttack(t *testing.T, addr string, k campaign) (end func() (ended int))
 		cmd.Process.Kill()
 		cmd.Wait()
 	})
+	if err := syscall.Setpriority(syscall.PRIO_PGRP, cmd.Process.Pid, 19); err != nil {
+		t.Fatal(err)
+	}
 	out := bufio.NewReader(stdout)
 	if line, err := out.ReadString('\n'); err != nil {
 		t.Fatal(line, err)

@@ -138,9 +138,12 @@ func TestFastPutSizes(t *testing.T) {
 }
 
 // serveOn serves a store and returns what ends the service.
-func serveOn(t *testing.T, store *db.DB) (s *Server, addr string, end func(context.Context) error) {
+func serveOn(t *testing.T, store *db.DB, adjust ...func(*Server)) (s *Server, addr string, end func(context.Context) error) {
 	t.Helper()
 	s = New(store, nil)
+	for _, f := range adjust {
+		f(s)
+	}
 	l, err := s.Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -239,6 +242,45 @@ func fastState(s *Server) (state int32) {
 		state = c.state.Load()
 	}
 	return state
+}
+
+// TestShutdownLetsUploadsEnd: one that has begun is stored, and the answer tells that
+// it is the last one, on either way; nobody else gets in meanwhile. Method: the
+// second half of the body comes when the server has closed its listener.
+func TestShutdownLetsUploadsEnd(t *testing.T) {
+	for _, slow := range []bool{false, true} {
+		for _, n := range []int{1000, 100_000} { // for the fast path, or not
+			store := openStore(t)
+			s, addr, end := serveOn(t, store, func(s *Server) { s.slow = slow })
+			value := string(noise(n, 1))
+			c := dial(t, addr)
+			c.send(fmt.Sprintf("PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", n, value[:n/2]))
+			eventually(t, "it has begun", func() bool { return s.handler.inFlight.used.Load() > 0 })
+			done := make(chan error, 1)
+			go func() { done <- end(t.Context()) }()
+			eventually(t, "nobody listens", func() bool {
+				other, err := net.Dial("tcp", addr)
+				if err == nil {
+					other.Close()
+				}
+				return err != nil
+			})
+			c.send(value[n/2:])
+			got := c.receive("PUT")
+			if got.StatusCode != 201 || !got.Close {
+				t.Errorf("slow %v, %d bytes: %s, Connection: close %v", slow, n, got.Status, got.Close)
+			}
+			if _, err := c.in.ReadByte(); err != io.EOF {
+				t.Errorf("slow %v, %d bytes: then %v", slow, n, err)
+			}
+			if err := <-done; err != nil {
+				t.Errorf("shutdown: %v", err)
+			}
+			if stored, err := store.Get(nil, []byte("k")); err != nil || string(stored) != value {
+				t.Errorf("slow %v, %d bytes: stored %d bytes, %v", slow, n, len(stored), err)
+			}
+		}
+	}
 }
 
 // TestPanicEndsTheConnection, and not the process.

@@ -346,6 +346,24 @@ func TestDripsEnd(t *testing.T) {
 	wantAbsent(t, store, "new")
 }
 
+// TestDrippingHandshake: so is one that does not get as far as a request.
+func TestDrippingHandshake(t *testing.T) {
+	const limit = 200 * time.Millisecond
+	s, addr, _ := startTLS(t, openStore(t), Options{Log: failOnError(t)}, func(s *Server) {
+		s.http.ReadHeaderTimeout, s.http.IdleTimeout = limit, limit
+	})
+	c := dial(t, addr)
+	c.send("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03") // a ClientHello of 508 bytes begins
+	for range 100 {
+		if _, err := io.WriteString(c, "x"); err != nil {
+			eventually(t, "the connection is closed", func() bool { return len(s.slots) == 1 })
+			return
+		}
+		time.Sleep(limit / 8)
+	}
+	t.Error("nobody ends it")
+}
+
 // TestDrippingReaders: one that takes a byte at a time of what it has asked for is
 // rid of too, and so is what was open for it. Method: it has asked for more than
 // fits into all buffers, and the server has closed the connection before it has

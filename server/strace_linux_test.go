@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -81,6 +82,7 @@ func serveChild(dir string) error {
 	fmt.Println(childReady + l.Addr().String())
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
+		runtime.GC() // pools need two to be empty
 		debug.FreeOSMemory()
 		fmt.Println("done")
 	}
