@@ -43,8 +43,8 @@ func TestHandedOverForGood(t *testing.T) {
 }
 
 // TestReadTimeouts: a connection that is idle and one that has begun a request
-// and does not go on are closed, each after its own time. Method: the other time
-// is an hour.
+// and does not go on are closed on both ways, each after its own time. Method: the
+// other time is an hour. To half of a head net/http has something to say.
 func TestReadTimeouts(t *testing.T) {
 	store := openStore(t)
 	put(t, store, "k", []byte("v"), nil)
@@ -60,20 +60,26 @@ func TestReadTimeouts(t *testing.T) {
 		{"begun after another", time.Hour, 100 * time.Millisecond, request + request + request[:20], 2},
 		{"idle", 100 * time.Millisecond, time.Hour, request + request, 2},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			s, addr := start(t, store, nil, func(s *Server) { s.http.IdleTimeout, s.http.ReadHeaderTimeout = c.idle, c.header })
-			conn := dial(t, addr)
-			conn.send(c.text)
-			for range c.answers {
-				conn.receive("GET").wantStatus(t, 200)
-			}
-			if n, err := io.Copy(io.Discard, conn.in); n != 0 || err != nil {
-				t.Errorf("%d bytes and %v, want the end", n, err)
-			}
-			if n := s.Stats().HandedOver; n != 0 {
-				t.Errorf("%d handed over", n)
-			}
-		})
+		for _, slow := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, slow %v", c.name, slow), func(t *testing.T) {
+				s, addr := start(t, store, nil, func(s *Server) {
+					s.slow = slow
+					s.http.IdleTimeout, s.http.ReadHeaderTimeout = c.idle, c.header
+				})
+				conn := dial(t, addr)
+				conn.send(c.text)
+				for range c.answers {
+					conn.receive("GET").wantStatus(t, 200)
+				}
+				rest, err := io.ReadAll(conn.in)
+				if err != nil || len(rest) > 0 && !(slow && bytes.HasPrefix(rest, []byte("HTTP/1.1 400 "))) {
+					t.Errorf("%q and %v, want the end", rest, err)
+				}
+				if n := s.Stats().HandedOver; n != 0 {
+					t.Errorf("%d handed over", n)
+				}
+			})
+		}
 	}
 }
 

@@ -167,24 +167,27 @@ func TestDeadlineEndsWithTheBody(t *testing.T) {
 	}
 }
 
+// TestPutTooLargeIsNotRead: the limit is the same on both ways, and for a body of
+// unknown length.
 func TestPutTooLargeIsNotRead(t *testing.T) {
-	store := openStore(t)
-	_, addr := start(t, store, &Options{MaxBody: 100})
+	for _, slow := range []bool{false, true} {
+		store := openStore(t)
+		_, addr := start(t, store, &Options{MaxBody: 100}, func(s *Server) { s.slow = slow })
+		for _, n := range []int{101, 1_000_000} { // the answer comes before the body
+			c := dial(t, addr)
+			c.send(fmt.Sprintf("PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n", n))
+			got := c.receive("PUT")
+			got.wantStatus(t, 413)
+			checkHeader(t, got, "Connection", "close")
+		}
+		got := upload(dial(t, addr), "k", make([]byte, 101), true)
+		got.wantStatus(t, 413)
+		checkHeader(t, got, "Connection", "close")
+		wantAbsent(t, store, "k")
 
-	c := dial(t, addr) // the answer comes before the body
-	c.send("PUT /k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
-	got := c.receive("PUT")
-	got.wantStatus(t, 413)
-	checkHeader(t, got, "Connection", "close")
-
-	c = dial(t, addr)
-	got = upload(c, "k", make([]byte, 101), true)
-	got.wantStatus(t, 413)
-	checkHeader(t, got, "Connection", "close")
-	wantAbsent(t, store, "k")
-
-	c = dial(t, addr)
-	upload(c, "k", make([]byte, 100), true).wantStatus(t, 201)
+		upload(dial(t, addr), "k", make([]byte, 100), true).wantStatus(t, 201)
+		upload(dial(t, addr), "k", make([]byte, 100), false).wantStatus(t, 204)
+	}
 }
 
 func TestLargestValue(t *testing.T) {
@@ -268,9 +271,12 @@ func TestPutLongHeaders(t *testing.T) {
 	checkHeader(t, c.do("GET", "/k", ""), "Content-Type", strings.Repeat("x", maxStoredHeaders))
 }
 
-// TestLongRequestHead: the limit of a Server, which net/http looks after.
+// TestLongRequestHead: the limit of a Server, which net/http looks after on both
+// ways.
 func TestLongRequestHead(t *testing.T) {
-	_, addr := start(t, openStore(t), nil)
-	dial(t, addr).do("GET", "/k", "", "X-Long: "+strings.Repeat("x", maxHeaderBytes)).wantStatus(t, 404)
-	dial(t, addr).do("GET", "/k", "", "X-Long: "+strings.Repeat("x", maxHeaderBytes+8<<10)).wantStatus(t, 431)
+	for _, slow := range []bool{false, true} {
+		_, addr := start(t, openStore(t), nil, func(s *Server) { s.slow = slow })
+		dial(t, addr).do("GET", "/k", "", "X-Long: "+strings.Repeat("x", maxHeaderBytes)).wantStatus(t, 404)
+		dial(t, addr).do("GET", "/k", "", "X-Long: "+strings.Repeat("x", maxHeaderBytes+8<<10)).wantStatus(t, 431)
+	}
 }
