@@ -204,6 +204,10 @@ func TestAbortedUploads(t *testing.T) {
 				}
 			}
 			s, addr := start(t, store, &Options{Log: failOnError(t)}, func(s *Server) { s.slow = slow })
+			c := dial(t, addr)
+			c.do("GET", "/none", "").wantStatus(t, 404) // so the server has all that it needs
+			c.Close()
+			noneLeft(t, s, store)
 			before := openDescriptors()
 			for _, u := range list {
 				u.send(t, addr, store)
