@@ -24,7 +24,8 @@ import (
 // answering small requests does.
 //
 // The descriptor of epoll is one that the runtime's own epoll watches: a leader
-// that waits is a goroutine that waits, not a thread.
+// that waits is a goroutine that waits, not a thread, once it has lingered for a
+// moment in vain.
 type loop struct {
 	fast     *fastPath
 	file     *os.File // epoll
@@ -49,6 +50,7 @@ type loop struct {
 	rested  time.Time // when the leader waited last
 	sweepAt time.Time // when a connection may have rested for too long
 	used    usedMemory
+	hot     bool // the last wait was short, so the next one may be as well
 	poll    func(fd uintptr) bool
 	begin   func() // lead
 }
@@ -244,24 +246,41 @@ func (l *loop) done() bool {
 
 // wait waits for events, or until connections may have rested for too long.
 func (l *loop) wait() {
-	if l.pollAgain(0) {
-		if l.now.Sub(l.rested) > loopTurn {
-			runtime.Gosched()
-			l.rested = l.now
-		}
-	} else {
-		l.park()
+	if l.now.Sub(l.rested) > loopTurn {
+		runtime.Gosched()
 		l.rested = time.Now()
 	}
-	l.now = time.Now()
+	if !l.pollAgain(0) && !(l.hot && l.linger()) {
+		l.park()
+	}
+	now := time.Now()
+	l.hot = now.Sub(l.now) < loopTurn
+	l.now = now
 	l.find()
 }
+
+// linger waits a moment in the kernel, where it takes less to be woken than as a
+// goroutine. The runtime does not hear of it, or it would give the processor away
+// and be busy with that; if it wants the goroutine to stop its signal ends this.
+func (l *loop) linger() bool {
+	n, _, e := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events)), loopEvents,
+		uintptr(unsafe.Pointer(&lingerTime)), 0, 0)
+	if e != 0 {
+		n = 0
+	}
+	l.found = int(n)
+	return n > 0
+}
+
+// lingerTime is less than goroutines have to wait for a processor anyway.
+var lingerTime = unix.NsecToTimespec(200_000)
 
 // park waits as goroutines do.
 func (l *loop) park() {
 	if l.sleepUntil(l.sweepAt) {
 		_ = l.raw.Read(l.poll) // fails when the time has come
 	}
+	l.rested = time.Now()
 }
 
 // sleepUntil sets when the leader wakes up, unless it is not to sleep at all.
