@@ -83,8 +83,8 @@ func (l *loop) close() {
 	unix.Close(l.epoll)
 }
 
-// run goes on until it is to stop, has reached the limit or fails. Then the
-// others stop too.
+// run goes on until it is to stop and has checked an answer, has reached the limit
+// or fails. Then the others stop too.
 func (l *loop) run() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -94,7 +94,7 @@ func (l *loop) run() {
 		}
 	}
 	events := make([]unix.EpollEvent, len(l.clients))
-	for l.err == nil && l.waiting > 0 && !l.stop.Load() {
+	for l.err == nil && l.waiting > 0 && (!l.stop.Load() || l.checked == 0 && !l.failed.Load()) {
 		n, err := unix.EpollWait(l.epoll, events, 100)
 		if err != nil && err != unix.EINTR {
 			l.err = err
@@ -106,6 +106,7 @@ func (l *loop) run() {
 		}
 	}
 	if l.err != nil {
+		l.failed.Store(true)
 		l.stop.Store(true)
 	}
 }

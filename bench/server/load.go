@@ -59,6 +59,7 @@ type phase struct {
 	stop   atomic.Bool
 	asked  atomic.Int64 // requests, if they have a limit
 
+	failed   atomic.Bool // one of them
 	answered atomic.Bool // once, at least, while everything counted
 }
 
