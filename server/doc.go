@@ -315,10 +315,10 @@
 // then no more than 1 MiB. Where its length is known disk space is set aside at
 // once for a large one, so that a full disk is known before the body has come.
 //
-// All uploads together may take [Options].MaxInFlight bytes of memory: one with a
-// length as much as it will need, from the beginning, and a chunked one as much as
-// has come. Beyond that the answer is 503 with Retry-After, before the body is
-// read if it has a length. Listings count too, while they are sent.
+// All uploads together may take [Options].MaxInFlight bytes of memory: 1 MiB at
+// most for one that is announced, then one with a length as much as it will need,
+// and a chunked one as much as has come. Beyond that the answer is 503 with
+// Retry-After. Listings count too, while they are sent.
 //
 // A Server has [Options].MaxConns connections at once. New ones wait in the kernel
 // then, first come, first served, until others have ended, which the time-outs

@@ -227,10 +227,10 @@ type cancelReader struct{ cancel func() }
 func (r cancelReader) Read([]byte) (int, error) { r.cancel(); return 0, io.EOF }
 
 // TestAnnouncedMemory: a client that announces much and sends nothing costs
-// little, though all that it announces counts.
+// little, and leaves others what there may be.
 func TestAnnouncedMemory(t *testing.T) {
 	const clients = 30
-	_, addr := start(t, openStore(t), &Options{MaxInFlight: clients * 15 << 20})
+	_, addr := start(t, openStore(t), &Options{MaxInFlight: clients * uploadPiece})
 	allocated := func() uint64 {
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)

@@ -211,15 +211,20 @@ func wantBusy(t *testing.T, addr string, n int) {
 }
 
 // TestMaxInFlight: uploads that would take more memory than there is for all of
-// them are refused before their body is read, on both ways, and succeed when
+// them are refused, on both ways, before any memory is taken, and succeed when
 // there is some again. Reading goes on.
 func TestMaxInFlight(t *testing.T) {
 	const most = 3 << 20
 	store := openStore(t)
 	put(t, store, "v", []byte("v"), nil)
 	s, addr := start(t, store, &Options{MaxInFlight: most, Log: failOnError(t)})
-	first := uploading(t, s, addr, "Content-Length: 2097152", "x", 2<<20)
-	wantBusy(t, addr, 1<<20+1)
+	first := uploading(t, s, addr, "Content-Length: 2097152", "x", 1<<20) // only announced
+	first.send(strings.Repeat("x", 1<<20-1))
+	eventually(t, "its first piece has come", func() bool { return s.handler.inFlight.used.Load() == 2<<20 })
+	late := dial(t, addr).do("PUT", "/new", strings.Repeat("x", 1<<20+1)) // refused when a piece has come
+	late.wantStatus(t, 503)
+	checkHeader(t, late, "Retry-After", "1")
+	checkHeader(t, late, "Connection", "close")
 	wantAbsent(t, store, "new")
 	dial(t, addr).do("PUT", "/new", strings.Repeat("x", 1<<20)).wantStatus(t, 201)
 	second := uploading(t, s, addr, "Content-Length: 1048576", "", most)
@@ -237,7 +242,7 @@ func TestMaxInFlight(t *testing.T) {
 	second.Close()
 	eventually(t, "it has let go", func() bool { return s.handler.inFlight.used.Load() == 2<<20 })
 	dial(t, addr).do("GET", "/", "").wantStatus(t, 200)
-	first.send(strings.Repeat("x", 2<<20-1))
+	first.send(strings.Repeat("x", 1<<20))
 	first.receive("PUT").wantStatus(t, 201)
 	eventually(t, "nothing is taken", func() bool { return s.handler.inFlight.used.Load() == 0 })
 	dial(t, addr).do("PUT", "/k", strings.Repeat("x", 2*most)).wantStatus(t, 204) // alone it may be as large as it likes

@@ -48,7 +48,7 @@ var errBusy = errors.New("too much is under way")
 // upload stores the body of a PUT, or answers why not.
 func (x *exchange) upload(o *db.PutOptions) (db.Result, bool) {
 	u := &uploadReader{exchange: x, body: http.MaxBytesReader(x.w, x.r.Body, x.maxBody)}
-	if !u.hold(inMemory(x.r.ContentLength)) {
+	if !u.hold(firstPiece(x.r.ContentLength)) {
 		x.busy()
 		return db.Result{}, false
 	}
@@ -116,13 +116,12 @@ type uploadReader struct {
 	err    error // but io.EOF
 }
 
-// inMemory is how much memory an upload may take: all of it if it is small, or a
-// piece at a time. Of one without a length it is the first piece.
-func inMemory(length int64) int64 {
-	if length < 0 || length >= heldInMemory {
+// firstPiece is how much of a body counts as soon as it is announced.
+func firstPiece(length int64) int64 {
+	if length < 0 {
 		return uploadPiece
 	}
-	return length
+	return min(length, uploadPiece)
 }
 
 // hold takes n more bytes of the memory for bodies, if they are there.
@@ -157,13 +156,18 @@ func (u *uploadReader) nextPiece() error {
 }
 
 // begin returns what is to be read for the value. Of one that would get its
-// memory at once, the first piece has come by then, so the rest may.
+// memory at once, the first piece has come by then, so the rest may: an
+// announcement alone takes little from others.
 func (u *uploadReader) begin() (io.Reader, error) {
-	if n := u.r.ContentLength; n <= uploadPiece || n >= heldInMemory {
+	length := u.r.ContentLength
+	if length <= uploadPiece || length >= heldInMemory {
 		return u, nil
 	}
 	first := make([]byte, uploadPiece)
-	n, _ := io.ReadFull(u, first)
+	n, err := io.ReadFull(u, first)
+	if err == nil && !u.hold(length-uploadPiece) {
+		u.err = errBusy
+	}
 	return io.MultiReader(bytes.NewReader(first[:n]), u), u.err
 }
 
