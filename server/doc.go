@@ -272,9 +272,11 @@
 // leads it: it takes all connections on which something has come and answers one
 // after the other. What might keep it waiting is a client that does not read, a
 // PUT, a value that nobody has verified yet, one that has to come from disk or is
-// of more than 1 MiB, and the way to net/http. Just before, it has another
+// of more than 1 MiB, the log, and the way to net/http. Just before, it has another
 // goroutine lead the loop, and goes on with that connection alone, until it can
-// give it back. Elsewhere a goroutine waits for each connection.
+// give it back. What it does wait for is the disk, if the head of a record is not
+// in memory: the key stands there, and only then it is known where the value is.
+// Elsewhere a goroutine waits for each connection.
 //
 //	head.go         reads a head, or doubts
 //	fast.go         a connection: read, answer, hand over

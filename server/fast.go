@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
 	"runtime/debug"
@@ -64,6 +65,7 @@ func (c *fastConn) serve() (rests bool) {
 	handed := false
 	defer func() {
 		if p := recover(); p != nil {
+			c.mayWait()
 			c.handler.log.Error("panic in a request", "method", c.head.method, "panic", p, "stack", string(debug.Stack()))
 			c.answer.status, c.departed = 0, departure{}
 			c.count()
@@ -203,6 +205,9 @@ func (c *fastConn) request() move {
 	}
 	c.failed = nil
 	if err := c.handler.store.Lend(c.head.key, c.lend); err != nil {
+		if !errors.Is(err, db.ErrNotFound) {
+			c.mayWait() // for the log
+		}
 		c.answer.refuse(c.handler.failure(c.head.method, err), nil)
 		c.failed = c.send(c.began)
 	}
@@ -250,6 +255,7 @@ func (c *fastConn) count() {
 	took := c.ended.Sub(c.began)
 	c.handler.stats.request(c.head.method, c.answer.status, took)
 	if c.handler.access != nil {
+		c.mayWait()
 		c.noteAccess(took)
 	}
 }
@@ -289,6 +295,7 @@ func (c *fastConn) sendBody(header []byte) error {
 		_ = c.SetLinger(0) // see exchange.send
 		c.handler.stats.aborted.Add(1)
 		if ownFault(err) {
+			c.mayWait()
 			c.handler.log.Error("response cut off", "method", c.head.method, "err", err)
 		}
 	}

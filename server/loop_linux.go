@@ -318,8 +318,8 @@ func (l *loop) find() {
 		if s == nil {
 			continue // it has ended meanwhile
 		}
-		if e.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-			s.ending.Store(true)
+		if e.Events&^(unix.EPOLLIN|unix.EPOLLOUT) != 0 {
+			s.short.Store(true)
 		}
 		l.ready[l.n] = s
 		l.n++

@@ -70,12 +70,7 @@ func (f *flood) writeWithin(d time.Duration)                {}
 func TestFlood(t *testing.T) {
 	store := openStore(t)
 	put(t, store, "k", []byte("value"), nil)
-	if err := store.Sync(); err != nil {
-		t.Fatal(err)
-	}
-	if err := store.View([]byte("k"), func([]byte) error { return nil }); err != nil { // verified
-		t.Fatal(err)
-	}
+	known(t, store, "k")
 	s := New(store, nil)
 	for _, requests := range []int{1, fastTurn - 1, fastTurn, 10 * fastTurn} {
 		f := &flood{left: requests, leader: true}

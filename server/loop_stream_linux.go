@@ -24,9 +24,9 @@ type loopStream struct {
 	conn   *fastConn
 	leads  *loop // that the goroutine leads, if it does: then it must not wait
 
-	event  chan struct{} // has one if something has come while the connection was taken
-	ending atomic.Bool   // the client sends no more, or is gone
-	cut    atomic.Bool   // the server must not wait any longer
+	event chan struct{} // has one if something has come while the connection was taken
+	short atomic.Bool   // there may be more behind a short read: an urgent byte, or the end
+	cut   atomic.Bool   // the server must not wait any longer
 
 	unread  bool // there may be something that no event will tell of
 	full    bool // there is an event when something can be written again
@@ -40,7 +40,7 @@ type loopStream struct {
 
 // loopWatched are the events of all connections. Each is told once, so what one
 // tells of must be read to the end.
-const loopWatched = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET
+const loopWatched = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET
 
 // take makes a connection that rests the caller's, who leads the loop. Whoever
 // has it otherwise hears that something has come.
@@ -73,10 +73,14 @@ func (s *loopStream) rest() bool {
 	}
 	select {
 	case <-s.event:
-		return !state.CompareAndSwap(connIdle, connActive)
 	default:
 		return true
 	}
+	if state.CompareAndSwap(connIdle, connActive) {
+		return false
+	}
+	s.tell() // it was for who has taken the connection meanwhile
+	return true
 }
 
 // turn serves a connection until it rests or is no more. It reports whether the
@@ -110,6 +114,9 @@ func (s *loopStream) mayWait() {
 	if l := s.leads; l != nil {
 		s.leads = nil
 		go l.begin()
+	}
+	if s.files != nil {
+		s.files.Resident = false // it may not be any more after that
 	}
 }
 
@@ -168,7 +175,7 @@ func (s *loopStream) Read(p []byte) (int, error) {
 	case n == 0:
 		return 0, io.EOF
 	}
-	s.unread = n == len(p) || s.ending.Load()
+	s.unread = n == len(p) || s.short.Load()
 	return n, nil
 }
 
