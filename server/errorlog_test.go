@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"testing"
 )
@@ -23,8 +23,12 @@ var clientFaults = []string{
 // what a client has brought about does not get there. Method: the lines are taken
 // from the source of net/http.
 func TestErrorLog(t *testing.T) {
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{"server.go", "h2_bundle.go"} {
-		source, err := os.ReadFile(filepath.Join(runtime.GOROOT(), "src/net/http", name))
+		source, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(root)), "src/net/http", name))
 		if err != nil {
 			t.Fatal(err)
 		}
