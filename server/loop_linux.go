@@ -338,14 +338,15 @@ func (l *loop) sweep() {
 		if s == nil || !s.conn.state.CompareAndSwap(connIdle, connActive) {
 			continue
 		}
-		if !l.now.Before(s.readBy) && s.silent() {
+		overdue := !l.now.Before(s.readBy)
+		if overdue && s.silent() {
 			s.conn.drop()
 			continue
 		}
-		if s.readBy.Before(l.sweepAt) {
+		if !overdue && s.readBy.Before(l.sweepAt) {
 			l.sweepAt = s.readBy
 		}
-		if !s.rest() {
+		if overdue || !s.rest() {
 			go s.serve()
 		}
 	}

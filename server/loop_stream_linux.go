@@ -24,7 +24,8 @@ type loopStream struct {
 	conn   *fastConn
 	leads  *loop // that the goroutine leads, if it does: then it must not wait
 
-	event chan struct{} // has one if something has come while the connection was taken
+	came  atomic.Bool   // something has, while the connection was taken
+	event chan struct{} // has one then, for who waits for it
 	short atomic.Bool   // there may be more behind a short read: an urgent byte, or the end
 	cut   atomic.Bool   // the server must not wait any longer
 
@@ -56,6 +57,7 @@ func (s *loopStream) take() bool {
 }
 
 func (s *loopStream) tell() {
+	s.came.Store(true)
 	select {
 	case s.event <- struct{}{}:
 	default:
@@ -63,7 +65,8 @@ func (s *loopStream) tell() {
 }
 
 // rest gives a connection back to the loop. If it returns false the connection
-// is still the caller's, since something has come before that.
+// is the caller's again, since something has come before that. Else whoever has it
+// by now hears of that.
 func (s *loopStream) rest() bool {
 	state := &s.conn.state
 	state.Store(connIdle)
@@ -71,16 +74,15 @@ func (s *loopStream) rest() bool {
 		s.conn.closeIdle()
 		return true
 	}
+	if !s.came.Load() || !state.CompareAndSwap(connIdle, connActive) {
+		return true
+	}
+	s.came.Store(false)
 	select {
 	case <-s.event:
 	default:
-		return true
 	}
-	if state.CompareAndSwap(connIdle, connActive) {
-		return false
-	}
-	s.tell() // it was for who has taken the connection meanwhile
-	return true
+	return false
 }
 
 // turn serves a connection until it rests or is no more. It reports whether the

@@ -12,7 +12,8 @@ var pageSize = uintptr(os.Getpagesize())
 
 // Resident reports whether a slice of a mapping is in memory as a whole, so that
 // nobody who reads it, the kernel included, has to wait for a disk. It may be
-// gone a moment later. Of more than 1 MiB only the first is looked at.
+// gone a moment later, and of a file that the process neither owns nor may write
+// to the kernel always says so. Of more than 1 MiB only the first is looked at.
 func Resident(p []byte) bool {
 	const most = 1 << 20 >> 12 // pages are of 4 KiB or larger
 	var pages [most + 1]byte
