@@ -45,6 +45,10 @@ func (db *DB) putReader(key []byte, src *source, o *PutOptions) (Result, error) 
 	return db.putBlob(key, head, src, o)
 }
 
+// BlobSize is the size from which PutReader, told the size, writes a value to a
+// file as it comes, see [Options]. Any other is in memory up to that size.
+func (db *DB) BlobSize() int64 { return db.opts.BlobSize }
+
 // putOne commits a single put.
 func (db *DB) putOne(put op, o *PutOptions) (Result, error) {
 	c := &commit{ops: []op{put}}
@@ -142,23 +146,21 @@ type source struct {
 }
 
 // readHead reads a value below most bytes, and then whole is true, or else the
-// beginning of it, in pieces.
+// beginning of it, in pieces: memory is taken as the bytes come, and not for what
+// somebody has said the size is.
 func (s *source) readHead(most int64) (head [][]byte, whole bool, err error) {
 	if s.size >= most {
 		return nil, false, nil
 	}
 	for s.read < most {
 		piece := make([]byte, min(firstPiece<<min(len(head), 8), pieceSize))
-		if s.size >= 0 {
+		if s.size >= 0 && s.size < pieceSize {
 			piece = make([]byte, s.size+1) // one more tells whether it ends there
 		}
 		n, err := s.fill(piece)
 		head = append(head, piece[:n])
 		if err == io.EOF {
 			return head, s.read < most, s.checkSize()
-		}
-		if err == nil && s.size >= 0 {
-			err = s.tooLong()
 		}
 		if err != nil {
 			return nil, false, err

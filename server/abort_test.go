@@ -149,7 +149,7 @@ func abortDownload(t *testing.T, addr string, d download, part int, reset bool) 
 // open.
 func noneLeft(t *testing.T, s *Server, store *db.DB) {
 	t.Helper()
-	eventually(t, "no connections", func() bool { return len(s.slots) == 1 }) // for the next one
+	eventually(t, "no connections", func() bool { return len(s.slots) == 0 })
 	noHandles(t, store)
 }
 

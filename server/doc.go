@@ -317,16 +317,17 @@
 // then no more than 1 MiB. Where its length is known disk space is set aside at
 // once for a large one, so that a full disk is known before the body has come.
 //
-// All uploads together may take [Options].MaxInFlight bytes of memory: 1 MiB at
-// most for one that is announced, then one with a length as much as it will need,
-// and a chunked one as much as has come. Beyond that the answer is 503 with
-// Retry-After. Listings count too, while they are sent.
+// All uploads together may take [Options].MaxInFlight bytes of memory: each as much
+// as has come of it, 1 MiB at most of what is only announced, and 1 MiB in all of
+// what goes to a file. Beyond that the answer is 503 with Retry-After. Listings count
+// too, while they are sent.
 //
 // A Server has [Options].MaxConns connections at once. New ones wait in the kernel
 // then, first come, first served, until others have ended, which the time-outs
 // see to; those that are open go on. So it is overload that these limits hold
 // against, and clients that stall, but not one who opens thousands of connections
-// again and again, for whom others wait. A connection of HTTP/2 counts as one, and
+// again and again, or asks for something on each of them now and then, for whom
+// others wait. A connection of HTTP/2 counts as one, and
 // may have 250 requests under way.
 //
 // # Authentication

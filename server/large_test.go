@@ -76,7 +76,7 @@ func TestUploadBoundaries(t *testing.T) {
 	store := openStoreIn(t, t.TempDir(), &db.Options{BlobSize: blob})
 	_, addr := start(t, store, nil)
 	c := dial(t, addr)
-	for _, n := range []int{blob - 1, blob, blob + 1, 2*blob - 1, 2 * blob, heldInMemory} {
+	for _, n := range []int{blob - 1, blob, blob + 1, 2*blob - 1, 2 * blob, 32 << 20} {
 		value := noise(n, byte(n))
 		for _, chunked := range []bool{false, true} {
 			if got := upload(c, "k", value, chunked); got.StatusCode >= 300 {
@@ -374,7 +374,7 @@ func TestFullDiskForLarge(t *testing.T) {
 		}
 		store := openStoreIn(t, "", &db.Options{FS: fullBlobs{fsys, reserve}})
 		_, addr := start(t, store, &Options{Log: quiet()})
-		value := make([]byte, heldInMemory)
+		value := make([]byte, 32<<20)
 		c := dial(t, addr)
 		got, asked := hesitate(c, "k", string(value))
 		if asked == reserve {

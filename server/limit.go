@@ -49,17 +49,18 @@ func (h *Handler) listener(l net.Listener, slots chan struct{}) *listener {
 	return &listener{Listener: l, pace: h.pace, slots: slots, stats: &h.stats, log: h.log, closed: make(chan struct{})}
 }
 
-// Accept implements [net.Listener].
+// Accept implements [net.Listener]. One connection may be there without a slot,
+// and be the next.
 func (l *listener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
 	if !l.take() {
+		c.Close()
 		return nil, net.ErrClosed
 	}
 	free := sync.OnceFunc(func() { <-l.slots })
-	c, err := l.Listener.Accept()
-	if err != nil {
-		free()
-		return nil, err
-	}
 	if t, ok := c.(*net.TCPConn); ok {
 		return &conn{TCPConn: t, pace: l.pace, free: free}, nil
 	}
@@ -115,12 +116,15 @@ type budget struct {
 // else has any they are, however many: else there would be bodies that never get
 // through.
 func (b *budget) take(n, has int64) bool {
-	after := b.used.Add(n)
-	if after <= b.limit || after == has+n {
-		return true
+	for {
+		used := b.used.Load()
+		if n > 0 && used+n > b.limit && used > has {
+			return false
+		}
+		if b.used.CompareAndSwap(used, used+n) {
+			return true
+		}
 	}
-	b.used.Add(-n)
-	return false
 }
 
 // give gives n bytes back.

@@ -269,7 +269,8 @@ func TestMaxInFlightChunked(t *testing.T) {
 	checkHeader(t, got, "Connection", "close")
 	wantAbsent(t, store, "k")
 
-	for range heldInMemory/piece - 2 { // more than there is, but it is alone now
+	inFile := int(store.BlobSize())/piece + 1
+	for range inFile - 1 { // more than there is, but it is alone now
 		first.send(chunk(piece))
 	}
 	eventually(t, "it is in a file", func() bool { return s.handler.inFlight.used.Load() == piece })
@@ -283,10 +284,96 @@ func TestMaxInFlightChunked(t *testing.T) {
 	first.send("0\r\n\r\n")
 	first.receive("PUT").wantStatus(t, 201)
 	v, err := store.Value([]byte("k"))
-	if err != nil || v.Size() != heldInMemory+4*piece+1 {
+	if err != nil || v.Size() != int64(inFile+5)*piece+1 {
 		t.Errorf("stored %d bytes, %v", v.Size(), err)
 	}
 	v.Close()
+}
+
+// TestSlowUploadsLeaveMemory: an upload that is slow takes what has come of it, and
+// one that goes to a file 1 MiB, however long it said it is.
+func TestSlowUploadsLeaveMemory(t *testing.T) {
+	store := openStore(t)
+	s, addr := start(t, store, &Options{MaxInFlight: 8 << 20, Log: failOnError(t)})
+	blob := int(store.BlobSize())
+	slow := uploading(t, s, addr, fmt.Sprintf("Content-Length: %d", blob-1), strings.Repeat("x", uploadPiece+1), 2<<20)
+	large := uploading(t, s, addr, fmt.Sprintf("Content-Length: %d", blob), strings.Repeat("x", 5*uploadPiece), 3<<20)
+	dial(t, addr).do("PUT", "/small", strings.Repeat("x", 4<<20)).wantStatus(t, 201)
+	dial(t, addr).do("GET", "/", "").wantStatus(t, 200)
+	for _, c := range []*wire{slow, large} {
+		c.SetLinger(0)
+		c.Close()
+	}
+}
+
+// TestListingWaitsForNothing: a listing takes no memory while its client owes a body
+// that nobody wants.
+func TestListingWaitsForNothing(t *testing.T) {
+	store := openStore(t)
+	put(t, store, "k", nil, nil)
+	s, addr := start(t, store, &Options{Log: failOnError(t)})
+	c := dial(t, addr)
+	c.send("GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n")
+	eventually(t, "it is being answered", func() bool { _, slow := s.connections(); return slow == 1 })
+	for range 50 {
+		if n := s.handler.inFlight.used.Load(); n != 0 {
+			t.Fatalf("%d bytes are taken", n)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	c.send("x")
+	c.receive("GET").wantStatus(t, 200)
+}
+
+// TestSlotsOfListeners: a listener that waits for connections takes no slot from
+// another one.
+func TestSlotsOfListeners(t *testing.T) {
+	store := openStore(t)
+	put(t, store, "k", []byte("v"), nil)
+	s := New(store, &Options{MaxConns: 1, Log: quiet()})
+	var all []string
+	for range 3 {
+		l, err := s.Listen("127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, serveUntilEnd(t, s, l))
+	}
+	for _, addr := range append(all, all...) {
+		c := dial(t, addr)
+		c.do("GET", "/k", "").wantStatus(t, 200)
+		c.Close()
+	}
+}
+
+// TestUnixReader: a client that does not read is got rid of on a socket in the file
+// system too.
+func TestUnixReader(t *testing.T) {
+	store := openStore(t)
+	for i := range 1000 {
+		put(t, store, fmt.Sprintf("%04000d", i), nil, nil)
+	}
+	s := New(store, &Options{Log: quiet()})
+	fastPace(100 * time.Millisecond)(s)
+	name := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serveUntilEnd(t, s, l)
+	for _, ask := range []string{
+		"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", strings.Repeat("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n", 20_000),
+	} {
+		c, err := net.Dial("unix", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(time.Minute))
+		go io.WriteString(c, ask)
+		eventually(t, "it is being answered", func() bool { return len(s.slots) == 1 })
+		eventually(t, "the server is rid of it", func() bool { return len(s.slots) == 0 && s.handler.inFlight.used.Load() == 0 })
+	}
 }
 
 // drips are requests that never end, as a client sends them a byte at a time: what
@@ -361,7 +448,7 @@ func TestDrippingHandshake(t *testing.T) {
 	c.send("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03") // a ClientHello of 508 bytes begins
 	for range 100 {
 		if _, err := io.WriteString(c, "x"); err != nil {
-			eventually(t, "the connection is closed", func() bool { return len(s.slots) == 1 })
+			eventually(t, "the connection is closed", func() bool { return len(s.slots) == 0 })
 			return
 		}
 		time.Sleep(limit / 8)
@@ -403,7 +490,7 @@ func TestDrippingReaders(t *testing.T) {
 				}
 			}()
 		}
-		eventually(t, "all connections are closed", func() bool { return len(s.slots) == 1 }) // for the next one
+		eventually(t, "all connections are closed", func() bool { return len(s.slots) == 0 })
 		noHandles(t, store)
 	}
 }

@@ -106,6 +106,7 @@ func (x *exchange) list() {
 		x.w.Header().Set("Link", "<"+next+`>; rel="next"`)
 	}
 	contentType, text := page.finish(next)
+	x.skipBody() // who waits for it takes nothing from others
 	if !x.inFlight.take(int64(len(text)), 0) {
 		x.busy()
 		return

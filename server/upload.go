@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,10 +16,6 @@ const (
 	// uploadPiece is how much of a body must come in the time for one piece,
 	// and how much memory a client gets for the mere announcement of a body.
 	uploadPiece = 1 << 20
-
-	// heldInMemory is the size below which the store may make room in memory
-	// for a whole value when it is told the size, see db.Options.BlobSize.
-	heldInMemory = 32 << 20
 
 	// maxSkip is how much of a body nobody wants is read to keep the
 	// connection.
@@ -48,18 +43,14 @@ var errBusy = errors.New("too much is under way")
 // upload stores the body of a PUT, or answers why not.
 func (x *exchange) upload(o *db.PutOptions) (db.Result, bool) {
 	u := &uploadReader{exchange: x, body: http.MaxBytesReader(x.w, x.r.Body, x.maxBody)}
-	if !u.hold(firstPiece(x.r.ContentLength)) {
+	if !u.hold(u.piece()) {
 		x.busy()
 		return db.Result{}, false
 	}
 	defer u.letGo()
-	r, err := u.begin()
-	var result db.Result
-	if err == nil {
-		// The context counts while the body comes, see Read. Later it may
-		// end because the client has closed its half of the connection.
-		result, err = x.store.PutReader(context.WithoutCancel(x.r.Context()), x.q.key, r, x.r.ContentLength, o)
-	}
+	// The context counts while the body comes, see Read. Later it may end because
+	// the client has closed its half of the connection.
+	result, err := x.store.PutReader(context.WithoutCancel(x.r.Context()), x.q.key, u, x.r.ContentLength, o)
 	switch {
 	case err == nil:
 		return result, true
@@ -116,12 +107,12 @@ type uploadReader struct {
 	err    error // but io.EOF
 }
 
-// firstPiece is how much of a body counts as soon as it is announced.
-func firstPiece(length int64) int64 {
-	if length < 0 {
+// piece is how much memory the next piece takes.
+func (u *uploadReader) piece() int64 {
+	if u.r.ContentLength < 0 {
 		return uploadPiece
 	}
-	return min(length, uploadPiece)
+	return min(u.r.ContentLength-int64(u.pieces)*uploadPiece, uploadPiece)
 }
 
 // hold takes n more bytes of the memory for bodies, if they are there.
@@ -138,37 +129,31 @@ func (u *uploadReader) letGo() {
 	u.held = 0
 }
 
-// nextPiece gives the next piece its time, and memory if the length is unknown:
-// for all that has come, until that is so much that it is in a file.
+// nextPiece gives the next piece its time, and memory as long as the value is in
+// memory: what has come counts, and little of what was announced.
 func (u *uploadReader) nextPiece() error {
 	u.left = uploadPiece
 	u.setReadDeadline(u.pace.deadline(uploadPiece))
-	if u.pieces++; u.r.ContentLength >= 0 || u.pieces == 1 || u.pieces > heldInMemory/uploadPiece {
-		return nil
-	}
-	if u.pieces == heldInMemory/uploadPiece {
-		u.letGo()
-	}
-	if !u.hold(uploadPiece) {
+	if u.pieces > 0 && !u.holdNext() {
 		return errBusy
 	}
+	u.pieces++
 	return nil
 }
 
-// begin returns what is to be read for the value. Of one that would get its
-// memory at once, the first piece has come by then, so the rest may: an
-// announcement alone takes little from others.
-func (u *uploadReader) begin() (io.Reader, error) {
-	length := u.r.ContentLength
-	if length <= uploadPiece || length >= heldInMemory {
-		return u, nil
+// holdNext takes the memory for a piece that is not the first. One is enough for a
+// value that goes to a file. If its length is unknown it does so when a little more
+// has come than is held in memory.
+func (u *uploadReader) holdNext() bool {
+	blob := u.store.BlobSize()
+	inFile := int((blob-1)/uploadPiece) + 2
+	switch {
+	case u.r.ContentLength >= blob || u.pieces > inFile:
+		return true
+	case u.pieces == inFile:
+		u.letGo()
 	}
-	first := make([]byte, uploadPiece)
-	n, err := io.ReadFull(u, first)
-	if err == nil && !u.hold(length-uploadPiece) {
-		u.err = errBusy
-	}
-	return io.MultiReader(bytes.NewReader(first[:n]), u), u.err
+	return u.hold(u.piece())
 }
 
 // Read implements [io.Reader].
