@@ -294,6 +294,8 @@ func TestExitCodes(t *testing.T) {
 		{"serve DIR --tls-cert= --tls-key=", exitUsage, "is empty"},
 		{"serve DIR --token-file=", exitUsage, "--token-file is empty"},
 		{"serve DIR --listen=", exitUsage, "--listen is empty"},
+		{"serve DIR --max-conns=0", exitUsage, "above 0"},
+		{"serve DIR --max-in-flight=-1", exitUsage, "above 0"},
 		{"serve DIR --tls-cert MISSING --tls-key MISSING", exitError, "MISSING"},
 	} {
 		words := strings.NewReplacer("DIR", dir, "MISSING", missing, "OUT", missing+"-too")

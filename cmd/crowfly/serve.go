@@ -35,13 +35,17 @@ type serveCmd struct {
 	PrintConfig bool            `help:"Print the settings as such a file, and do nothing else."`
 }
 
-// Validate refuses settings that are there and empty, as those made of a variable
-// that is not set: the server would be open to more than was meant.
+// Validate refuses limits that are none, and settings that are there and empty, as
+// those made of a variable that is not set: the server would be open to more than was
+// meant.
 func (c *serveCmd) Validate() error {
 	for name, value := range map[string]*string{"listen": &c.Listen, "token-file": c.Tokens, "tls-cert": c.Cert, "tls-key": c.Key} {
 		if value != nil && *value == "" {
 			return fmt.Errorf("--%s is empty", name)
 		}
+	}
+	if c.MaxConns < 1 || c.InFlight < 1 {
+		return errors.New("--max-conns and --max-in-flight must be above 0")
 	}
 	return nil
 }
