@@ -35,7 +35,7 @@ type campaign struct {
 
 func newCampaign() campaign {
 	if os.Getenv("CROWFLY_FULL") == "1" {
-		return campaign{attackers: 2000, rounds: 7, requests: 10_000, tick: time.Second, hold: 6 * time.Second}
+		return campaign{attackers: 2000, rounds: 7, requests: 10_000, tick: time.Second, hold: 9 * time.Second} // 5 for a head, and two ticks until the client knows
 	}
 	return campaign{attackers: 200, rounds: 1, requests: 1000, tick: 200 * time.Millisecond, hold: 4 * time.Second, hurry: true}
 }

@@ -343,7 +343,7 @@ func (l *loop) sweep() {
 			s.conn.drop()
 			continue
 		}
-		if !overdue && s.readBy.Before(l.sweepAt) {
+		if s.readBy.Before(l.sweepAt) {
 			l.sweepAt = s.readBy
 		}
 		if overdue || !s.rest() {
