@@ -48,6 +48,7 @@ type loop struct {
 	found   int       // events
 	now     time.Time // when they came
 	rested  time.Time // when the leader waited last
+	parked  time.Time // when it did so as goroutines do
 	sweepAt time.Time // when a connection may have rested for too long
 	used    usedMemory
 	hot     bool // the last wait was short, so the next one may be as well
@@ -254,7 +255,7 @@ func (l *loop) wait() {
 		l.park()
 	}
 	now := time.Now()
-	l.hot = now.Sub(l.now) < loopTurn
+	l.hot = now.Sub(l.now) < loopTurn && now.Sub(l.parked) < loopTurn
 	l.now = now
 	l.find()
 }
@@ -262,6 +263,8 @@ func (l *loop) wait() {
 // linger waits a moment in the kernel, where it takes less to be woken than as a
 // goroutine. The runtime does not hear of it, or it would give the processor away
 // and be busy with that; if it wants the goroutine to stop its signal ends this.
+// Nor does it look after other connections as long as no goroutine waits, so a leader
+// does that once in a while, however soon it is woken.
 func (l *loop) linger() bool {
 	n, _, e := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events)), loopEvents,
 		uintptr(unsafe.Pointer(&lingerTime)), 0, 0)
@@ -272,15 +275,17 @@ func (l *loop) linger() bool {
 	return n > 0
 }
 
-// lingerTime is less than goroutines have to wait for a processor anyway.
-var lingerTime = unix.NsecToTimespec(200_000)
+// lingerTime is less than goroutines have to wait for a processor anyway. The kernel
+// wants 64 bits on any machine.
+var lingerTime = struct{ sec, nsec int64 }{nsec: 200_000}
 
 // park waits as goroutines do.
 func (l *loop) park() {
 	if l.sleepUntil(l.sweepAt) {
 		_ = l.raw.Read(l.poll) // fails when the time has come
 	}
-	l.rested = time.Now()
+	l.parked = time.Now()
+	l.rested = l.parked
 }
 
 // sleepUntil sets when the leader wakes up, unless it is not to sleep at all.
