@@ -153,7 +153,7 @@ func (s *source) readHead(most int64) (head [][]byte, whole bool, err error) {
 		return nil, false, nil
 	}
 	for s.read < most {
-		piece := make([]byte, min(firstPiece<<min(len(head), 8), pieceSize))
+		piece := make([]byte, min(max(firstPiece, s.read), pieceSize)) // so there is a boundary at each MiB
 		if s.size >= 0 && s.size < pieceSize {
 			piece = make([]byte, s.size+1) // one more tells whether it ends there
 		}

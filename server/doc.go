@@ -317,10 +317,10 @@
 // then no more than 1 MiB. Where its length is known disk space is set aside at
 // once for a large one, so that a full disk is known before the body has come.
 //
-// All uploads together may take [Options].MaxInFlight bytes of memory: each as much
-// as has come of it, 1 MiB at most of what is only announced, and 1 MiB in all of
-// what goes to a file. Beyond that the answer is 503 with Retry-After. Listings count
-// too, while they are sent.
+// All uploads together may take [Options].MaxInFlight bytes of memory, and twice that
+// for the moment in which they are stored: each as much as has come of it, 1 MiB at
+// most of what is only announced, and 1 MiB in all of what goes to a file. Beyond
+// that the answer is 503 with Retry-After. A listing takes 1 MiB.
 //
 // A Server has [Options].MaxConns connections at once. New ones wait in the kernel
 // then, first come, first served, until others have ended, which the time-outs

@@ -244,7 +244,7 @@ var knownMethods = []string{
 func (x *exchange) writeHeader(status int) {
 	x.skipBody()
 	x.status = status
-	if x.r.ProtoMajor >= 2 || connOf(x.r) == nil { // else it does so by itself
+	if x.r.ProtoMajor >= 2 {
 		_ = x.rc.SetWriteDeadline(x.pace.deadline(0))
 	}
 	x.w.WriteHeader(status)

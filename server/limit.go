@@ -64,7 +64,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	if t, ok := c.(*net.TCPConn); ok {
 		return &conn{TCPConn: t, pace: l.pace, free: free}, nil
 	}
-	return &otherConn{c, free}, nil
+	return &otherConn{Conn: c, pace: l.pace, free: free}, nil
 }
 
 // take waits for a slot. It returns false if the listener is closed first: net/http
@@ -97,7 +97,25 @@ func (l *listener) Close() error {
 // otherConn is a connection that is not TCP.
 type otherConn struct {
 	net.Conn
-	free func()
+	pace  pace
+	free  func()
+	timed atomic.Bool // as that of a conn
+}
+
+// SetWriteDeadline implements [net.Conn], as that of a conn does.
+func (c *otherConn) SetWriteDeadline(t time.Time) error {
+	c.timed.Store(!t.IsZero())
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// Write implements [net.Conn]. Each has a deadline.
+func (c *otherConn) Write(p []byte) (int, error) {
+	if !c.timed.Load() {
+		if err := c.Conn.SetWriteDeadline(c.pace.deadline(int64(len(p)))); err != nil {
+			return 0, err
+		}
+	}
+	return c.Conn.Write(p)
 }
 
 // Close implements [net.Conn].

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -219,7 +220,7 @@ func TestMaxInFlight(t *testing.T) {
 	put(t, store, "v", []byte("v"), nil)
 	s, addr := start(t, store, &Options{MaxInFlight: most, Log: failOnError(t)})
 	first := uploading(t, s, addr, "Content-Length: 2097152", "x", 1<<20) // only announced
-	first.send(strings.Repeat("x", 1<<20-1))
+	first.send(strings.Repeat("x", 1<<20))
 	eventually(t, "its first piece has come", func() bool { return s.handler.inFlight.used.Load() == 2<<20 })
 	late := dial(t, addr).do("PUT", "/new", strings.Repeat("x", 1<<20+1)) // refused when a piece has come
 	late.wantStatus(t, 503)
@@ -242,7 +243,7 @@ func TestMaxInFlight(t *testing.T) {
 	second.Close()
 	eventually(t, "it has let go", func() bool { return s.handler.inFlight.used.Load() == 2<<20 })
 	dial(t, addr).do("GET", "/", "").wantStatus(t, 200)
-	first.send(strings.Repeat("x", 1<<20))
+	first.send(strings.Repeat("x", 1<<20-1))
 	first.receive("PUT").wantStatus(t, 201)
 	eventually(t, "nothing is taken", func() bool { return s.handler.inFlight.used.Load() == 0 })
 	dial(t, addr).do("PUT", "/k", strings.Repeat("x", 2*most)).wantStatus(t, 204) // alone it may be as large as it likes
@@ -306,23 +307,54 @@ func TestSlowUploadsLeaveMemory(t *testing.T) {
 	}
 }
 
-// TestListingWaitsForNothing: a listing takes no memory while its client owes a body
-// that nobody wants.
+// TestListingWaitsForNothing: a listing takes no memory, nor counts as any, while its
+// client owes a body that nobody wants.
 func TestListingWaitsForNothing(t *testing.T) {
 	store := openStore(t)
-	put(t, store, "k", nil, nil)
-	s, addr := start(t, store, &Options{Log: failOnError(t)})
-	c := dial(t, addr)
-	c.send("GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n")
-	eventually(t, "it is being answered", func() bool { _, slow := s.connections(); return slow == 1 })
-	for range 50 {
-		if n := s.handler.inFlight.used.Load(); n != 0 {
-			t.Fatalf("%d bytes are taken", n)
-		}
-		time.Sleep(2 * time.Millisecond)
+	for i := range 1000 {
+		put(t, store, fmt.Sprintf("%0500d", i), nil, nil)
 	}
-	c.send("x")
-	c.receive("GET").wantStatus(t, 200)
+	s, addr := start(t, store, &Options{Log: failOnError(t)})
+	const clients = 8
+	allocated := func() uint64 {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.TotalAlloc
+	}
+	before := allocated()
+	var list []*wire
+	for range clients {
+		c := dial(t, addr)
+		c.send("GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n")
+		list = append(list, c)
+	}
+	eventually(t, "they are being answered", func() bool { _, slow := s.connections(); return slow == clients })
+	time.Sleep(100 * time.Millisecond)
+	if n := s.handler.inFlight.used.Load(); n != 0 {
+		t.Errorf("%d bytes are taken", n)
+	}
+	if each := (allocated() - before) / clients; each > 200<<10 {
+		t.Errorf("%d bytes of memory for each", each)
+	}
+	for _, c := range list {
+		c.send("x")
+		c.receive("GET").wantStatus(t, 200)
+	}
+}
+
+// TestChunkedThatFits: a body is not refused for memory that it turns out not to
+// need.
+func TestChunkedThatFits(t *testing.T) {
+	store := openStore(t)
+	s, addr := start(t, store, &Options{MaxInFlight: 2 * uploadPiece, Log: failOnError(t)})
+	other := uploading(t, s, addr, fmt.Sprintf("Content-Length: %d", uploadPiece), "x", uploadPiece)
+	c := dial(t, addr)
+	c.send("PUT /new HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(uploadPiece))
+	time.Sleep(50 * time.Millisecond)
+	c.send("0\r\n\r\n")
+	c.receive("PUT").wantStatus(t, 201)
+	other.SetLinger(0)
+	other.Close()
 }
 
 // TestSlotsOfListeners: a listener that waits for connections takes no slot from

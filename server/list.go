@@ -93,6 +93,12 @@ func (x *exchange) list() {
 		return
 	}
 	x.w.Header().Set("Vary", "Accept")
+	x.skipBody() // before anything is made that would wait for it
+	if !x.inFlight.take(maxPageBytes, 0) {
+		x.busy()
+		return
+	}
+	defer x.inFlight.give(maxPageBytes)
 	var page pageWriter = &jsonPage{rolls: q.delimiter != ""}
 	if wantsText(x.r.Header) {
 		page = &textPage{}
@@ -106,12 +112,6 @@ func (x *exchange) list() {
 		x.w.Header().Set("Link", "<"+next+`>; rel="next"`)
 	}
 	contentType, text := page.finish(next)
-	x.skipBody() // who waits for it takes nothing from others
-	if !x.inFlight.take(int64(len(text)), 0) {
-		x.busy()
-		return
-	}
-	defer x.inFlight.give(int64(len(text)))
 	x.reply(http.StatusOK, contentType, text)
 }
 

@@ -43,7 +43,7 @@ var errBusy = errors.New("too much is under way")
 // upload stores the body of a PUT, or answers why not.
 func (x *exchange) upload(o *db.PutOptions) (db.Result, bool) {
 	u := &uploadReader{exchange: x, body: http.MaxBytesReader(x.w, x.r.Body, x.maxBody)}
-	if !u.hold(u.piece()) {
+	if !u.hold(u.piece(1)) {
 		x.busy()
 		return db.Result{}, false
 	}
@@ -103,16 +103,17 @@ type uploadReader struct {
 	body   io.Reader
 	left   int   // of the piece under way
 	pieces int   // that have begun
+	due    bool  // its memory, when some of it comes
 	held   int64 // of the memory for bodies
 	err    error // but io.EOF
 }
 
-// piece is how much memory the next piece takes.
-func (u *uploadReader) piece() int64 {
+// piece is how much memory a piece takes.
+func (u *uploadReader) piece(number int) int64 {
 	if u.r.ContentLength < 0 {
 		return uploadPiece
 	}
-	return min(u.r.ContentLength-int64(u.pieces)*uploadPiece, uploadPiece)
+	return min(u.r.ContentLength-int64(number-1)*uploadPiece, uploadPiece)
 }
 
 // hold takes n more bytes of the memory for bodies, if they are there.
@@ -129,31 +130,31 @@ func (u *uploadReader) letGo() {
 	u.held = 0
 }
 
-// nextPiece gives the next piece its time, and memory as long as the value is in
-// memory: what has come counts, and little of what was announced.
-func (u *uploadReader) nextPiece() error {
+// nextPiece gives the next piece its time.
+func (u *uploadReader) nextPiece() {
 	u.left = uploadPiece
 	u.setReadDeadline(u.pace.deadline(uploadPiece))
-	if u.pieces > 0 && !u.holdNext() {
-		return errBusy
-	}
 	u.pieces++
-	return nil
+	u.due = u.pieces > 1
 }
 
-// holdNext takes the memory for a piece that is not the first. One is enough for a
-// value that goes to a file. If its length is unknown it does so when a little more
-// has come than is held in memory.
-func (u *uploadReader) holdNext() bool {
+// holdPiece takes the memory for a piece that is not the first and has begun to
+// come, as long as the value is in memory: what has come counts, and little of what
+// was announced. One piece is enough for a value that goes to a file. If its length
+// is unknown it does so when more has come than is held in memory.
+func (u *uploadReader) holdPiece() bool {
+	u.due = false
 	blob := u.store.BlobSize()
 	inFile := int((blob-1)/uploadPiece) + 2
 	switch {
 	case u.r.ContentLength >= blob || u.pieces > inFile:
 		return true
 	case u.pieces == inFile:
-		u.letGo()
+		u.inFlight.give(u.held - uploadPiece)
+		u.held = uploadPiece
+		return true
 	}
-	return u.hold(u.piece())
+	return u.hold(u.piece(u.pieces))
 }
 
 // Read implements [io.Reader].
@@ -166,12 +167,14 @@ func (u *uploadReader) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	if u.left <= 0 {
-		if u.err = u.nextPiece(); u.err != nil {
-			return 0, u.err
-		}
+		u.nextPiece()
 	}
 	n, err := u.body.Read(p[:min(len(p), u.left)])
 	u.left -= n
+	if u.due && n > 0 && !u.holdPiece() {
+		u.err = errBusy
+		return n, errBusy
+	}
 	switch err {
 	case nil:
 	case io.EOF:
