@@ -113,7 +113,9 @@ func TestRefusedByNetHTTP(t *testing.T) {
 	s, addr, end := serveOn(t, store)
 	c := dial(t, addr)
 	c.do("GET", "/k", "").wantBody(t, []byte("value"))
+	s.fast.mu.Lock()
 	s.fast.listeners[0].closeOuter() // as http.Server does when it is closed
+	s.fast.mu.Unlock()
 	c.send("DELETE /k HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	c.SetReadDeadline(time.Now().Add(3 * time.Second))
 	if n, err := io.Copy(io.Discard, c.in); errors.Is(err, os.ErrDeadlineExceeded) {
