@@ -155,24 +155,13 @@ func startChild(t *testing.T, dir string, env ...string) *childServer {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(append(os.Environ(), childStore+"="+dir), env...)
 	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	stdin, out := startPiped(t, cmd)
 	t.Cleanup(func() {
 		stdin.Close()
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("child: %v", err)
 		}
 	})
-	out := bufio.NewReader(stdout)
 	line, err := out.ReadString('\n')
 	if err != nil {
 		t.Fatal(err)
@@ -316,17 +305,7 @@ func startAttack(t *testing.T, addr string, k campaign) (end func() (ended []int
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Env = append(os.Environ(), childAttack+"="+addr, fmt.Sprintf("%s=%d %d", childAttackers, k.attackers, k.tick))
 	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	stdin, out := startPiped(t, cmd)
 	t.Cleanup(func() {
 		cmd.Process.Kill()
 		cmd.Wait()
@@ -334,7 +313,6 @@ func startAttack(t *testing.T, addr string, k campaign) (end func() (ended []int
 	if err := syscall.Setpriority(syscall.PRIO_PGRP, cmd.Process.Pid, 19); err != nil {
 		t.Fatal(err)
 	}
-	out := bufio.NewReader(stdout)
 	if line, err := out.ReadString('\n'); err != nil {
 		t.Fatal(line, err)
 	}

@@ -19,13 +19,11 @@ import (
 type conn struct {
 	*net.TCPConn
 	free    func() // its slot, when it is closed
-	pace    pace
+	time    writeTime
 	unread  []byte // by the fast path, from which it came
 	framing framing
 	holding bool
 	held    []byte // a header not yet written; empty unless holding
-
-	timed atomic.Bool // writes have a deadline that somebody else has set
 }
 
 // Read implements [net.Conn].
@@ -78,12 +76,8 @@ func (c *conn) release() error {
 	return err
 }
 
-// SetWriteDeadline implements [net.Conn]. net/http takes the deadline back when
-// a response has ended.
-func (c *conn) SetWriteDeadline(t time.Time) error {
-	c.timed.Store(!t.IsZero())
-	return c.TCPConn.SetWriteDeadline(t)
-}
+// SetWriteDeadline implements [net.Conn].
+func (c *conn) SetWriteDeadline(t time.Time) error { return c.time.set(c.TCPConn, t) }
 
 // Write implements [net.Conn]. Each gets its own deadline unless there is one
 // already, so a client that does not read can't keep anything, however small the
@@ -106,10 +100,8 @@ func (c *conn) Write(p []byte) (int, error) {
 // then: else the kernel would go on for minutes to deliver what is in its
 // buffers, to a client that may not even read.
 func (c *conn) writeNow(p []byte) (int, error) {
-	if !c.timed.Load() {
-		if err := c.TCPConn.SetWriteDeadline(c.pace.deadline(int64(len(p)))); err != nil {
-			return 0, err
-		}
+	if err := c.time.begin(c.TCPConn, len(p)); err != nil {
+		return 0, err
 	}
 	n, err := c.TCPConn.Write(p)
 	if err != nil {
@@ -128,6 +120,27 @@ func (c *conn) ReadFrom(src io.Reader) (int64, error) {
 		return 0, err
 	}
 	return c.TCPConn.ReadFrom(src)
+}
+
+// writeTime gives each write on a connection its own deadline, unless somebody else
+// has set one. net/http takes that back when a response has ended.
+type writeTime struct {
+	pace  pace
+	timed atomic.Bool
+}
+
+// set sets a deadline, or takes it back if it is zero.
+func (w *writeTime) set(c net.Conn, t time.Time) error {
+	w.timed.Store(!t.IsZero())
+	return c.SetWriteDeadline(t)
+}
+
+// begin is for a write of n bytes that begins now.
+func (w *writeTime) begin(c net.Conn, n int) error {
+	if w.timed.Load() {
+		return nil
+	}
+	return c.SetWriteDeadline(w.pace.deadline(int64(n)))
 }
 
 // connKey is where a request's context has its conn.

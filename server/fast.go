@@ -311,7 +311,7 @@ func (c *fastConn) handOver() bool {
 	}
 	unread := append(bytes.Clone(c.in[c.next:c.end]), c.more...)
 	c.handler.stats.handedOver.Add(1) // before net/http can answer
-	to := &conn{TCPConn: tcp, free: c.free, pace: c.handler.pace, unread: unread}
+	to := &conn{TCPConn: tcp, free: c.free, time: writeTime{pace: c.handler.pace}, unread: unread}
 	if c.from.hand(to) != nil {
 		to.Close()
 		return false

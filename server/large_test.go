@@ -11,7 +11,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -231,11 +230,6 @@ func (r cancelReader) Read([]byte) (int, error) { r.cancel(); return 0, io.EOF }
 func TestAnnouncedMemory(t *testing.T) {
 	const clients = 30
 	_, addr := start(t, openStore(t), &Options{MaxInFlight: clients * uploadPiece})
-	allocated := func() uint64 {
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return m.TotalAlloc
-	}
 	body := strings.Repeat("x", 15<<20)
 	before := allocated()
 	for range clients {

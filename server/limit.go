@@ -62,9 +62,9 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 	free := sync.OnceFunc(func() { <-l.slots })
 	if t, ok := c.(*net.TCPConn); ok {
-		return &conn{TCPConn: t, pace: l.pace, free: free}, nil
+		return &conn{TCPConn: t, time: writeTime{pace: l.pace}, free: free}, nil
 	}
-	return &otherConn{Conn: c, pace: l.pace, free: free}, nil
+	return &otherConn{Conn: c, time: writeTime{pace: l.pace}, free: free}, nil
 }
 
 // take waits for a slot. It returns false if the listener is closed first: net/http
@@ -97,23 +97,17 @@ func (l *listener) Close() error {
 // otherConn is a connection that is not TCP.
 type otherConn struct {
 	net.Conn
-	pace  pace
-	free  func()
-	timed atomic.Bool // as that of a conn
+	time writeTime
+	free func()
 }
 
-// SetWriteDeadline implements [net.Conn], as that of a conn does.
-func (c *otherConn) SetWriteDeadline(t time.Time) error {
-	c.timed.Store(!t.IsZero())
-	return c.Conn.SetWriteDeadline(t)
-}
+// SetWriteDeadline implements [net.Conn].
+func (c *otherConn) SetWriteDeadline(t time.Time) error { return c.time.set(c.Conn, t) }
 
-// Write implements [net.Conn]. Each has a deadline.
+// Write implements [net.Conn].
 func (c *otherConn) Write(p []byte) (int, error) {
-	if !c.timed.Load() {
-		if err := c.Conn.SetWriteDeadline(c.pace.deadline(int64(len(p)))); err != nil {
-			return 0, err
-		}
+	if err := c.time.begin(c.Conn, len(p)); err != nil {
+		return 0, err
 	}
 	return c.Conn.Write(p)
 }

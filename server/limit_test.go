@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -316,11 +315,6 @@ func TestListingWaitsForNothing(t *testing.T) {
 	}
 	s, addr := start(t, store, &Options{Log: failOnError(t)})
 	const clients = 8
-	allocated := func() uint64 {
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return m.TotalAlloc
-	}
 	before := allocated()
 	var list []*wire
 	for range clients {

@@ -268,11 +268,7 @@ func (l *loop) wait() {
 func (l *loop) linger() bool {
 	n, _, e := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events)), loopEvents,
 		uintptr(unsafe.Pointer(&lingerTime)), 0, 0)
-	if e != 0 {
-		n = 0
-	}
-	l.found = int(n)
-	return n > 0
+	return l.got(n, e)
 }
 
 // lingerTime is less than goroutines have to wait for a processor anyway. The kernel
@@ -306,6 +302,11 @@ func (l *loop) sleepUntil(t time.Time) bool {
 // not know of the system call.
 func (l *loop) pollAgain(uintptr) (some bool) {
 	n, _, e := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events)), loopEvents, 0, 0, 0)
+	return l.got(n, e)
+}
+
+// got takes what a wait has returned, and reports whether there are events.
+func (l *loop) got(n uintptr, e syscall.Errno) (some bool) {
 	if e != 0 {
 		n = 0
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -160,6 +161,24 @@ func storeOf(t *testing.T, values map[string][]byte) string {
 	return dir
 }
 
+// startPiped starts a child that is told by what it reads and tells by what it
+// writes.
+func startPiped(t testing.TB, cmd *exec.Cmd) (stdin io.WriteCloser, out *bufio.Reader) {
+	t.Helper()
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return stdin, bufio.NewReader(stdout)
+}
+
 // startTraced starts the child under strace, which writes a file for each
 // thread.
 func startTraced(t *testing.T, strace, trace string, env ...string) (addr string, stop func()) {
@@ -172,18 +191,8 @@ func startTraced(t *testing.T, strace, trace string, env ...string) (addr string
 	cmd.Env = append(os.Environ(), env...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	line, err := bufio.NewReader(stdout).ReadString('\n')
+	stdin, out := startPiped(t, cmd)
+	line, err := out.ReadString('\n')
 	if err != nil {
 		cmd.Wait()
 		if strings.Contains(stderr.String(), "ptrace") {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"syscall"
 	"time"
 
 	"github.com/crowfly/crowfly/segment/vfs"
@@ -55,7 +54,6 @@ var errLater = errors.New("nothing has come yet")
 // tcpStream is one whose goroutine waits for it.
 type tcpStream struct {
 	*net.TCPConn
-	raw     syscall.RawConn
 	files   *vfs.Sender
 	grace   time.Duration // the least time for a write
 	readBy  time.Time
@@ -65,7 +63,7 @@ type tcpStream struct {
 
 func newTCPStream(c *net.TCPConn, grace time.Duration) (*tcpStream, error) {
 	raw, err := c.SyscallConn()
-	return &tcpStream{TCPConn: c, raw: raw, files: vfs.NewSender(raw), grace: grace}, err
+	return &tcpStream{TCPConn: c, files: vfs.NewSender(raw), grace: grace}, err
 }
 
 // readWithin sets the deadline for reading, unless one stands that is nearly
@@ -110,9 +108,6 @@ func (s *tcpStream) mayRead(p []byte) {}
 func (s *tcpStream) sender() *vfs.Sender { return s.files }
 
 func (s *tcpStream) abort() { s.Close() }
-
-// SyscallConn implements [syscall.Conn].
-func (s *tcpStream) SyscallConn() (syscall.RawConn, error) { return s.raw, nil }
 
 func (s *tcpStream) tcp() (*net.TCPConn, error) {
 	return s.TCPConn, s.SetDeadline(time.Time{})
