@@ -15,7 +15,7 @@ import (
 // or not as much of it. Method: a mapping of which the kernel is told to forget all,
 // which a second question would find out.
 func TestUsedMemory(t *testing.T) {
-	const size = 16 << 12
+	const page, size = 4096, 64 * 4096
 	name := filepath.Join(t.TempDir(), "f")
 	if err := os.WriteFile(name, noise(size, 1), 0o666); err != nil {
 		t.Fatal(err)
@@ -40,6 +40,7 @@ func TestUsedMemory(t *testing.T) {
 		}
 	}
 	want("just written", true, mem[:6000], now)
+	want("across blocks", true, mem[20*page:60*page], now)
 	forget(t, f, mem)
 	if vfs.Resident(mem) {
 		t.Skip("this file system keeps all files in memory")
@@ -48,7 +49,14 @@ func TestUsedMemory(t *testing.T) {
 	want("a part of it", true, mem[:10], now)
 	want("more of it", false, mem[:12000], now)
 	want("something else", false, mem[8192:9000], now)
-	want("used long ago", false, mem[:6000], now.Add(usedFor))
+	want("used long ago", false, mem[:6000], now.Add(time.Second))
+	for from := 20; from < 60; from++ {
+		for to := from + 1; to <= 60; to++ {
+			want("a part across blocks", true, mem[from*page:to*page], now)
+		}
+	}
+	want("a page before", false, mem[19*page:60*page], now)
+	want("a page behind", false, mem[20*page:60*page+1], now)
 }
 
 // forget has the kernel forget what is in memory of a file, if it can.
