@@ -1,6 +1,10 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/crowfly/crowfly/bench/measure"
+)
 
 // What is promised of crowfly, as ratios.
 const (
@@ -105,5 +109,12 @@ func (c *cell) line(name string, like *line) *line {
 	return nil
 }
 
-// ratio is the one between medians.
-func (l *line) ratio(o *line, of func(o outcome) float64) float64 { return l.median(of) / o.median(of) }
+// ratio is the median of those in each round, since what else the machine does
+// changes from one to the next.
+func (l *line) ratio(o *line, of func(o outcome) float64) float64 {
+	var each []float64
+	for i := range l.rounds {
+		each = append(each, of(l.rounds[i])/of(o.rounds[i]))
+	}
+	return measure.Median(each)
+}

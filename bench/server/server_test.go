@@ -236,6 +236,25 @@ func TestReadCalls(t *testing.T) {
 	}
 }
 
+// What is compared is what was measured in the same round. Method: a machine that
+// becomes slower.
+func TestRatio(t *testing.T) {
+	var slow, fast line
+	for cpu := range 9 {
+		o := outcome{Requests: 1}
+		o.Server.CPU = time.Duration(cpu + 1)
+		fast.rounds = append(fast.rounds, o)
+		o.Server.CPU *= 2
+		if cpu == 4 {
+			o.Server.CPU *= 10
+		}
+		slow.rounds = append(slow.rounds, o)
+	}
+	if r := slow.ratio(&fast, outcome.cpu); r != 2 {
+		t.Errorf("a ratio of 2 is %v", r)
+	}
+}
+
 // Each promise is judged, on both sides of its limit. Method: servers that are
 // all the same but for crowfly, which is at a limit or just beyond.
 func TestPromises(t *testing.T) {
