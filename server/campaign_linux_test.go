@@ -42,8 +42,8 @@ func newCampaign() campaign {
 
 // TestAttack: while thousands of clients send or read a byte a second, or nothing, a
 // healthy one gets all its answers, and in the long form its 99th percentile is at
-// most twice what it is without them: the least of some rounds of the two in turn,
-// since whatever else a machine does only adds to it. The server gets rid of them by
+// most twice what it is without them: the median of the ratios in some rounds of the
+// two in turn, since what else a machine does changes from round to round. The server gets rid of them by
 // itself; when they stay away it has as many descriptors as before and about as much
 // memory, nothing of the store is open, and nothing of what they have begun to write
 // is there. The server and the attackers are processes of their own, so what is
@@ -110,7 +110,12 @@ func attackServer(t *testing.T, k campaign, slow string) {
 		t.Errorf("%d bytes of memory after all, %d before", after.anonymous, before.anonymous)
 	}
 	server.wantClean(t)
-	if ratio := float64(slices.Min(attacked)) / float64(slices.Min(calm)); !k.hurry && ratio > 2 {
+	var ratios []float64
+	for i := range calm {
+		ratios = append(ratios, float64(attacked[i])/float64(calm[i]))
+	}
+	slices.Sort(ratios)
+	if ratio := ratios[len(ratios)/2]; !k.hurry && ratio > 2 {
 		t.Errorf("the 99th percentile is %.1f times what it is without attackers", ratio)
 	}
 }
