@@ -43,11 +43,11 @@ func newCampaign() campaign {
 // TestAttack: while thousands of clients send or read a byte a second, or nothing, a
 // healthy one gets all its answers, and in the long form its 99th percentile is at
 // most twice what it is without them: the median of the ratios in some rounds of the
-// two in turn, since what else a machine does changes from round to round. The server gets rid of them by
-// itself; when they stay away it has as many descriptors as before and about as much
-// memory, nothing of the store is open, and nothing of what they have begun to write
-// is there. The server and the attackers are processes of their own, so what is
-// measured is the server's.
+// two in turn, since what else a machine does changes from round to round. The server
+// gets rid of them by itself; when they stay away it has as many descriptors as before
+// and about as much memory, nothing of the store is open, and nothing of what they have
+// begun to write is there. The server and the attackers are processes of their own, so
+// what is measured is the server's.
 func TestAttack(t *testing.T) {
 	k := newCampaign()
 	for name, slow := range map[string]string{"fast": "", "nethttp": "1"} {
