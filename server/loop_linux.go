@@ -31,6 +31,8 @@ type loop struct {
 	file     *os.File // epoll
 	raw      syscall.RawConn
 	epoll    int
+	own      *os.File // eventfd, with which a leader waits for nothing but its turn
+	ownRaw   syscall.RawConn
 	patience time.Duration // the shortest time that a connection may rest
 	load     atomic.Int64  // connections
 
@@ -47,12 +49,13 @@ type loop struct {
 	next, n int       // ready[next:n] are to be served
 	found   int       // events
 	now     time.Time // when they came
-	rested  time.Time // when the leader waited last
-	parked  time.Time // when it did so as goroutines do
+	rested  time.Time // when the leader waited last, as goroutines do
 	sweepAt time.Time // when a connection may have rested for too long
 	used    usedMemory
 	hot     bool // the last wait was short, so the next one may be as well
 	poll    func(fd uintptr) bool
+	asked   bool // for a turn
+	ask     func(fd uintptr) bool
 	begin   func() // lead
 }
 
@@ -77,28 +80,44 @@ func newLoops(f *fastPath) (list []*loop) {
 	return list
 }
 
-func newLoop(f *fastPath) (*loop, error) {
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
+func newLoop(f *fastPath) (_ *loop, err error) {
+	l := &loop{fast: f, patience: min(f.http.ReadHeaderTimeout, f.http.IdleTimeout)}
+	defer func() {
+		if err != nil {
+			l.file.Close() // which does nothing if there is none
+			l.own.Close()
+		}
+	}()
+	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	if err := unix.SetNonblock(fd, true); err != nil { // for os.NewFile
-		unix.Close(fd)
-		return nil, os.NewSyscallError("fcntl", err)
-	}
-	l := &loop{
-		fast: f, file: os.NewFile(uintptr(fd), "epoll"), epoll: fd,
-		patience: min(f.http.ReadHeaderTimeout, f.http.IdleTimeout),
-	}
-	if l.raw, err = l.file.SyscallConn(); err == nil {
-		err = l.file.SetDeadline(time.Time{}) // fails if a wait would block a thread
-	}
-	if err != nil {
-		l.file.Close()
+	if l.file, l.raw, err = pollable(l.epoll, "epoll"); err != nil {
 		return nil, err
 	}
-	l.poll, l.begin = l.pollAgain, l.lead // made once
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	if l.own, l.ownRaw, err = pollable(fd, "eventfd"); err != nil {
+		return nil, err
+	}
+	l.poll, l.ask, l.begin = l.pollAgain, l.askForTurn, l.lead // made once
 	return l, nil
+}
+
+// pollable is a descriptor that the runtime watches, so that who waits for it is a
+// goroutine and not a thread.
+func pollable(fd int, name string) (*os.File, syscall.RawConn, error) {
+	if err := unix.SetNonblock(fd, true); err != nil { // for os.NewFile
+		unix.Close(fd)
+		return nil, nil, os.NewSyscallError("fcntl", err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	raw, err := f.SyscallConn()
+	if err == nil {
+		err = f.SetDeadline(time.Time{}) // fails if a wait would block a thread
+	}
+	return f, raw, err
 }
 
 // close comes after the last connection.
@@ -107,7 +126,7 @@ func (l *loop) close() {
 	defer l.mu.Unlock()
 	l.closed = true
 	if !l.led {
-		l.file.Close()
+		l.release()
 	}
 }
 
@@ -240,31 +259,56 @@ func (l *loop) done() bool {
 	}
 	l.led = false
 	if l.closed {
-		l.file.Close()
+		l.release()
 	}
 	return true
 }
 
+func (l *loop) release() {
+	l.file.Close()
+	l.own.Close()
+}
+
 // wait waits for events, or until connections may have rested for too long.
 func (l *loop) wait() {
-	if l.now.Sub(l.rested) > loopTurn {
-		runtime.Gosched()
-		l.rested = time.Now()
-	}
-	if !l.pollAgain(0) && !(l.hot && l.linger()) {
+	tired := l.now.Sub(l.rested) > loopTurn
+	switch busy := l.pollAgain(0); {
+	case busy && tired:
+		l.yield()
+	case !busy && (tired || !l.hot || !l.linger()):
 		l.park()
 	}
 	now := time.Now()
-	l.hot = now.Sub(l.now) < loopTurn && now.Sub(l.parked) < loopTurn
+	l.hot = now.Sub(l.now) < loopTurn
 	l.now = now
 	l.find()
+}
+
+// yield lets other goroutines have the processor, those of other connections as well:
+// the runtime looks whether something has come on them when no goroutine can go on.
+// A leader that always can would have them wait until the runtime looks all the same,
+// which is every 10 ms. So it waits as well, for what it has written itself.
+func (l *loop) yield() {
+	l.asked = false
+	_ = l.ownRaw.Read(l.ask)
+	l.rested = time.Now()
+}
+
+// askForTurn is called when the runtime is ready to tell of what is written, and again
+// when it has done so.
+func (l *loop) askForTurn(fd uintptr) (come bool) {
+	if l.asked {
+		return true
+	}
+	l.asked = true
+	one := uint64(1)
+	_, _, e := syscall.RawSyscall(unix.SYS_WRITE, fd, uintptr(unsafe.Pointer(&one)), unsafe.Sizeof(one))
+	return e != 0
 }
 
 // linger waits a moment in the kernel, where it takes less to be woken than as a
 // goroutine. The runtime does not hear of it, or it would give the processor away
 // and be busy with that; if it wants the goroutine to stop its signal ends this.
-// Nor does it look after other connections as long as no goroutine waits, so a leader
-// does that once in a while, however soon it is woken.
 func (l *loop) linger() bool {
 	n, _, e := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT2, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events)), loopEvents,
 		uintptr(unsafe.Pointer(&lingerTime)), 0, 0)
@@ -280,8 +324,7 @@ func (l *loop) park() {
 	if l.sleepUntil(l.sweepAt) {
 		_ = l.raw.Read(l.poll) // fails when the time has come
 	}
-	l.parked = time.Now()
-	l.rested = l.parked
+	l.rested = time.Now()
 }
 
 // sleepUntil sets when the leader wakes up, unless it is not to sleep at all.

@@ -7,11 +7,67 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 )
 
 const plainGet = "GET /k HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+// TestLeaderYields: a leader that always has something to do lets other goroutines
+// hear of what has come on their connections. Method: with one processor, a
+// goroutine reads from a pipe that is written to behind the runtime's back. Without
+// a look at it that goroutine would go on after 10 ms, and not at once.
+func TestLeaderYields(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	s, _ := start(t, openStore(t), nil)
+	l, err := newLoop(&s.fast)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	raw, err := w.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const rounds = 100
+	var heard atomic.Int32
+	go func() {
+		for range rounds {
+			if _, err := r.Read(make([]byte, 1)); err != nil {
+				return
+			}
+			heard.Add(1)
+		}
+	}()
+	late := 0
+	for i := range rounds {
+		for range 10 { // it waits for more by then
+			runtime.Gosched()
+		}
+		if err := raw.Control(func(fd uintptr) { syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(&[]byte{1}[0])), 1) }); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			l.yield()
+		}
+		if int(heard.Load()) <= i {
+			late++
+		}
+		eventually(t, "it has heard of it", func() bool { return int(heard.Load()) > i })
+	}
+	if late > rounds/10 {
+		t.Errorf("%d of %d times it heard of it late", late, rounds)
+	}
+}
 
 // TestLoopGoesOn: a connection that waits for its client, or for the store, keeps
 // no other one waiting. Method: on each loop several clients do not read a large
