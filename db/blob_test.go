@@ -50,6 +50,43 @@ func names(disk *simdisk.Disk, part string) (list []string) {
 	return list
 }
 
+// A value that is held in memory takes about as much of it as has come, so what stalls
+// does not take what may never come. Method: how much its reader is asked for.
+func TestPutReaderTakesMemoryAsItComes(t *testing.T) {
+	const size = 5<<20 + 1
+	db := open(t, "", &Options{FS: simdisk.New()})
+	for _, said := range []int64{size, -1} {
+		r := &askedReader{t: t, left: size}
+		if err := putReader(db, "k", r, said); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// askedReader fails if it is asked for more than there was before, or at the beginning
+// of a MiB for more than 64 KiB. It gives all that it is asked for.
+type askedReader struct {
+	t          *testing.T
+	come, left int
+}
+
+func (r *askedReader) Read(p []byte) (int, error) {
+	most := max(r.come, 64<<10)
+	if r.come%(1<<20) == 0 {
+		most = 64 << 10
+	}
+	if len(p) > most {
+		r.t.Errorf("behind %d bytes it is asked for %d", r.come, len(p))
+	}
+	n := min(len(p), r.left)
+	r.come += n
+	r.left -= n
+	if n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
 // Values around every threshold, of known and unknown size, come back by every
 // kind of read, before and after reopening.
 func TestPutReader(t *testing.T) {

@@ -153,10 +153,7 @@ func (s *source) readHead(most int64) (head [][]byte, whole bool, err error) {
 		return nil, false, nil
 	}
 	for s.read < most {
-		piece := make([]byte, min(max(firstPiece, s.read), pieceSize)) // so there is a boundary at each MiB
-		if s.size >= 0 && s.size < pieceSize {
-			piece = make([]byte, s.size+1) // one more tells whether it ends there
-		}
+		piece := make([]byte, s.nextPiece())
 		n, err := s.fill(piece)
 		head = append(head, piece[:n])
 		if err == io.EOF {
@@ -167,6 +164,21 @@ func (s *source) readHead(most int64) (head [][]byte, whole bool, err error) {
 		}
 	}
 	return head, false, nil
+}
+
+// nextPiece is how much of a value to read next. There is a boundary at each MiB, and
+// until something comes from behind it little memory is taken for that.
+func (s *source) nextPiece() int64 {
+	switch behind := s.read % pieceSize; {
+	case s.size >= 0 && s.size < pieceSize:
+		return s.size + 1 // one more tells whether it ends there
+	case s.read < pieceSize:
+		return max(firstPiece, s.read)
+	case behind == 0:
+		return firstPiece
+	default:
+		return pieceSize - behind
+	}
 }
 
 // copyTo writes the head and all that follows, as far as may lets it.
