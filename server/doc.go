@@ -320,7 +320,8 @@
 // All uploads together may take [Options].MaxInFlight bytes of memory, and twice that
 // for the moment in which they are stored: each as much as has come of it, 1 MiB at
 // most of what is only announced, and 1 MiB in all of what goes to a file. Beyond
-// that the answer is 503 with Retry-After. A listing takes 1 MiB.
+// that the answer is 503 with Retry-After. A listing takes 1 MiB while it is made,
+// and what it has until that is sent.
 //
 // A Server has [Options].MaxConns connections at once. New ones wait in the kernel
 // then, first come, first served, until others have ended, which the time-outs

@@ -125,6 +125,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.q = requestOf(r, key)
 		x.serveKey()
 	}
+	x.finish()
 }
 
 // exchange is one request with its response.
@@ -238,16 +239,24 @@ var knownMethods = []string{
 }
 
 // writeHeader sends the status line and the header, with a status the
-// statistics will know. A stream of HTTP/2 has to take that, and what is made for
-// this response, in the time for a piece; elsewhere a deadline is the
-// connection's.
+// statistics will know. The client has the time for a piece to take that, and what
+// is made for this response. On a connection of a Server that is not encrypted each
+// write has a time of its own.
 func (x *exchange) writeHeader(status int) {
 	x.skipBody()
 	x.status = status
-	if x.r.ProtoMajor >= 2 {
+	if x.r.ProtoMajor >= 2 || x.r.TLS != nil || connOf(x.r) == nil {
 		_ = x.rc.SetWriteDeadline(x.pace.deadline(0))
 	}
 	x.w.WriteHeader(status)
+}
+
+// finish has another server send what it may have left of the answer, in the time
+// there is for that. Whoever goes on behind this Handler may take longer.
+func (x *exchange) finish() {
+	if x.r.ProtoMajor == 1 && connOf(x.r) == nil && x.rc.Flush() == nil {
+		_ = x.rc.SetWriteDeadline(time.Time{})
+	}
 }
 
 // pace is the slowest transfer that is not given up. Each piece of a body gets

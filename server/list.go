@@ -94,11 +94,12 @@ func (x *exchange) list() {
 	}
 	x.w.Header().Set("Vary", "Accept")
 	x.skipBody() // before anything is made that would wait for it
-	if !x.inFlight.take(maxPageBytes, 0) {
+	held := int64(maxPageBytes)
+	if !x.inFlight.take(held, 0) {
 		x.busy()
 		return
 	}
-	defer x.inFlight.give(maxPageBytes)
+	defer func() { x.inFlight.give(held) }()
 	var page pageWriter = &jsonPage{rolls: q.delimiter != ""}
 	if wantsText(x.r.Header) {
 		page = &textPage{}
@@ -112,6 +113,10 @@ func (x *exchange) list() {
 		x.w.Header().Set("Link", "<"+next+`>; rel="next"`)
 	}
 	contentType, text := page.finish(next)
+	if rest := held - int64(len(text)); rest > 0 {
+		x.inFlight.give(rest)
+		held -= rest
+	}
 	x.reply(http.StatusOK, contentType, text)
 }
 

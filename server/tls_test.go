@@ -77,17 +77,23 @@ func replace(t *testing.T, path string, text []byte) {
 // startTLS serves a store over TLS, and returns a configuration for clients too.
 func startTLS(t *testing.T, store *db.DB, o Options, adjust ...func(*Server)) (s *Server, addr string, client *tls.Config) {
 	t.Helper()
+	o.TLS, client = tlsConfig(t)
+	s, addr = start(t, store, &o, adjust...)
+	return s, addr, client
+}
+
+// tlsConfig makes a certificate, and what servers and clients need of it.
+func tlsConfig(t *testing.T) (server, client *tls.Config) {
+	t.Helper()
 	p := newPair(t, "server")
 	cert, key := p.write(t, t.TempDir())
-	config, err := LoadTLS(cert, key, failOnError(t))
+	server, err := LoadTLS(cert, key, failOnError(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.TLS = config
-	s, addr = start(t, store, &o, adjust...)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(p.cert)
-	return s, addr, &tls.Config{RootCAs: roots}
+	return server, &tls.Config{RootCAs: roots, ServerName: "localhost"}
 }
 
 // dialTLS is dial with TLS. The wire is what is encrypted; what is beneath it is
