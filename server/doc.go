@@ -310,7 +310,8 @@
 // itself, can't be reached, nor can a listing go on from there. Bodies in either direction must move at 64
 // KiB a second, or one piece in 30 seconds if that is longer; a piece is 4 MiB
 // of a response and 1 MiB of an upload. The deadlines of a Handler replace the
-// ReadTimeout and WriteTimeout of the server it runs in.
+// ReadTimeout and WriteTimeout of the server it runs in, unless something between them
+// lets none through.
 //
 // An upload takes as much memory as has come of it, and 1 MiB to begin with, up
 // to the size from which the store writes to a file (db.Options.BlobSize), and

@@ -252,10 +252,11 @@ func (x *exchange) writeHeader(status int) {
 }
 
 // finish has another server send what it may have left of the answer, in the time
-// there is for that. Whoever goes on behind this Handler may take longer.
+// there is for that. Whoever goes on behind this Handler may take longer, and what
+// that has to send gets its time from now on.
 func (x *exchange) finish() {
 	if x.r.ProtoMajor == 1 && connOf(x.r) == nil && x.rc.Flush() == nil {
-		_ = x.rc.SetWriteDeadline(time.Time{})
+		_ = x.rc.SetWriteDeadline(x.pace.deadline(0))
 	}
 }
 

@@ -113,7 +113,7 @@ func (x *exchange) list() {
 		x.w.Header().Set("Link", "<"+next+`>; rel="next"`)
 	}
 	contentType, text := page.finish(next)
-	if rest := held - int64(len(text)); rest > 0 {
+	if rest := held - int64(cap(text)); rest > 0 {
 		x.inFlight.give(rest)
 		held -= rest
 	}
