@@ -2,8 +2,6 @@ package server
 
 import (
 	"bytes"
-	"crypto/tls"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -12,18 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/crowfly/crowfly/db"
 )
-
-// largeListing is a store whose listing is half a MiB.
-func largeListing(t *testing.T) *db.DB {
-	store := openStore(t)
-	for i := range 1000 {
-		put(t, store, fmt.Sprintf("%0500d", i), nil, nil)
-	}
-	return store
-}
 
 // elsewhere has a Handler serve in another server.
 func elsewhere(t *testing.T, other *http.Server, h http.Handler) (addr string) {
@@ -107,9 +94,8 @@ func TestDrippedListingOverTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := dial(t, serveUntilEnd(t, s, smallBuffers{l, 16 << 10}))
+	c, w := dialTLS(t, serveUntilEnd(t, s, smallBuffers{l, 16 << 10}), client)
 	w.SetReadBuffer(16 << 10)
-	c := tls.Client(w.TCPConn, client)
 	if _, err := io.WriteString(c, strings.Repeat("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 4)); err != nil {
 		t.Fatal(err)
 	}

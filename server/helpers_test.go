@@ -79,6 +79,16 @@ func put(t *testing.T, store *db.DB, key string, value []byte, m *db.Metadata) {
 	}
 }
 
+// largeListing is a store whose listing is more than half a MiB.
+func largeListing(t *testing.T) *db.DB {
+	t.Helper()
+	store := openStore(t)
+	for i := range 1000 {
+		put(t, store, fmt.Sprintf("%0500d", i), nil, nil)
+	}
+	return store
+}
+
 func etagIn(t *testing.T, store *db.DB, key string) string {
 	t.Helper()
 	v, err := store.Value([]byte(key))

@@ -309,11 +309,7 @@ func TestSlowUploadsLeaveMemory(t *testing.T) {
 // TestListingWaitsForNothing: a listing takes no memory, nor counts as any, while its
 // client owes a body that nobody wants.
 func TestListingWaitsForNothing(t *testing.T) {
-	store := openStore(t)
-	for i := range 1000 {
-		put(t, store, fmt.Sprintf("%0500d", i), nil, nil)
-	}
-	s, addr := start(t, store, &Options{Log: failOnError(t)})
+	s, addr := start(t, largeListing(t), &Options{Log: failOnError(t)})
 	const clients = 8
 	before := allocated()
 	var list []*wire

@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 )
 
 const plainGet = "GET /k HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -53,7 +52,7 @@ func TestLeaderYields(t *testing.T) {
 		for range 10 { // it waits for more by then
 			runtime.Gosched()
 		}
-		if err := raw.Control(func(fd uintptr) { syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(&[]byte{1}[0])), 1) }); err != nil {
+		if err := raw.Control(func(fd uintptr) { _, _ = syscall.Write(int(fd), []byte{1}) }); err != nil {
 			t.Fatal(err)
 		}
 		for range 3 {
