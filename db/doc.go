@@ -33,6 +33,11 @@
 // collector finds that nobody refers to them, which proves that no reader is
 // left.
 //
+// Memory that a reader touches may have to come from disk. That holds up one of the
+// GOMAXPROCS processors that goroutines share. LendResident refuses to wait, and
+// Prefetch brings a record in without holding anybody up; the store does so before it
+// verifies a value of 64 KiB or more.
+//
 // A value is verified against its checksum on its first use after Open, Get
 // verifies each time.
 //

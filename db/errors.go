@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"syscall"
 
+	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs"
 )
@@ -24,6 +25,10 @@ var (
 	ErrSize                  = errors.New("value is not as long as it was said to be")
 	ErrSnapshotExpired       = errors.New("snapshot has expired")
 	ErrPinnedSpace           = errors.New("readers hold too much that was removed")
+
+	// ErrNotResident says that a record may have to come from disk, see
+	// DB.LendResident.
+	ErrNotResident = index.ErrNotResident
 
 	// ErrLocked says that another writer, in this process or another, has
 	// the store open. On Linux the error names the process.

@@ -65,6 +65,7 @@ func TestUnreadablePage(t *testing.T) {
 	mustFault(t, "Get", err)
 	mustFault(t, "View", db.View(bad, nil))
 	mustFault(t, "Lend", db.Lend(bad, nil))
+	mustFault(t, "Prefetch", db.Prefetch(bad))
 	_, err = db.Value(bad)
 	mustFault(t, "Value", err)
 	_, err = db.Snapshot() // sorts the keys

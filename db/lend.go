@@ -31,11 +31,31 @@ type Lent struct {
 //
 // The value is not verified before fn is called. The error of fn is returned.
 func (db *DB) Lend(key []byte, fn func(v Lent) error) error {
+	return db.LendResident(key, nil, fn)
+}
+
+// LendResident is Lend that does not wait for a disk. It returns ErrNotResident, and
+// fn is not called, unless the record has been verified and lies in memory, metadata
+// included, as far as resident says; or if the value is a file of its own, which may
+// have to be opened. The value itself is not asked about. [DB.Prefetch] helps.
+//
+// Memory that resident is asked about may not be read in it. [vfs.Resident] asks the
+// kernel.
+func (db *DB) LendResident(key []byte, resident func(mem []byte) bool, fn func(v Lent) error) error {
+	if resident != nil && db.opts.Verify == VerifyAlways {
+		return ErrNotResident
+	}
 	var v Lent
-	err := db.retry(key, func(hit index.Hit) (err error) {
+	err := db.retry(key, resident, func(hit index.Hit) (err error) {
 		v, err = db.lent(key, hit)
+		if err == nil && resident != nil && !v.resident(resident) {
+			err = ErrNotResident
+		}
 		return err
 	})
+	if err == ErrNotResident {
+		return err
+	}
 	if err != nil {
 		return withKey("lend", key, err)
 	}
@@ -56,9 +76,19 @@ func (db *DB) lent(key []byte, hit index.Hit) (v Lent, err error) {
 	if err != nil {
 		return v, err
 	}
+	if db.opts.Verify == VerifyNever {
+		hit.MarkVerified(v.record.End) // as far as anybody asks
+	}
 	v.payload, err = db.payload(hit.Segment, &v.record)
 	v.verified = trusted && !v.payload.Chunked()
 	return v, err
+}
+
+// resident reports whether the rest of a record is in memory, of which header and key
+// are.
+func (v *Lent) resident(resident func([]byte) bool) bool {
+	spill := v.record.Spill()
+	return v.record.Kind != segment.KindBlobRef && (len(spill) == 0 || resident(spill))
 }
 
 // Range is n bytes of the value from off on, as Value.Range returns it: verified

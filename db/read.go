@@ -13,7 +13,7 @@ import (
 // Get appends the value of a key to dst. The value has been verified and is
 // the caller's for good.
 func (db *DB) Get(dst, key []byte) ([]byte, error) {
-	err := db.retry(key, func(hit index.Hit) (err error) {
+	err := db.retry(key, nil, func(hit index.Hit) (err error) {
 		dst, err = db.appendVerified(dst, hit.Segment, hit.Offset)
 		return err
 	})
@@ -61,10 +61,11 @@ func (db *DB) viewBlob(key []byte, fn func(value []byte) error) error {
 }
 
 // retry looks a key up and calls use with what it finds. A blob that is gone
-// by then was superseded: the key is looked up once more.
-func (db *DB) retry(key []byte, use func(index.Hit) error) error {
+// by then was superseded: the key is looked up once more. resident is that of
+// LendResident, or nil.
+func (db *DB) retry(key []byte, resident func([]byte) bool, use func(index.Hit) error) error {
 	for again := true; ; again = false {
-		hit, err := db.attempt(key, use)
+		hit, err := db.attempt(key, resident, use)
 		if hit.Segment == nil || !isNotExist(err) {
 			return err
 		}
@@ -78,9 +79,9 @@ func (db *DB) retry(key []byte, use func(index.Hit) error) error {
 }
 
 // attempt is one of retry. Without a hit the error is that of the lookup.
-func (db *DB) attempt(key []byte, use func(index.Hit) error) (hit index.Hit, err error) {
+func (db *DB) attempt(key []byte, resident func([]byte) bool, use func(index.Hit) error) (hit index.Hit, err error) {
 	defer vfs.EndGuard(vfs.BeginGuard(), &err)
-	if hit, err = db.lookup(key); err != nil {
+	if hit, err = db.lookupResident(key, resident); err != nil {
 		return index.Hit{}, err
 	}
 	betweenSteps()
@@ -91,7 +92,9 @@ func (db *DB) attempt(key []byte, use func(index.Hit) error) (hit index.Hit, err
 
 // lookup finds the record of a key. The state is loaded before the index is
 // asked and lives until the hit, which holds its Segment, has been made.
-func (db *DB) lookup(key []byte) (index.Hit, error) {
+func (db *DB) lookup(key []byte) (index.Hit, error) { return db.lookupResident(key, nil) }
+
+func (db *DB) lookupResident(key []byte, resident func([]byte) bool) (index.Hit, error) {
 	if err := checkKey(key); err != nil {
 		return index.Hit{}, err
 	}
@@ -101,7 +104,7 @@ func (db *DB) lookup(key []byte) (index.Hit, error) {
 			return index.Hit{}, ErrClosed
 		}
 		betweenSteps()
-		hit, err := db.index.Lookup(st.segs, key)
+		hit, err := db.index.LookupResident(st.segs, key, resident)
 		runtime.KeepAlive(st)
 		switch {
 		case err == nil:

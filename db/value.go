@@ -33,7 +33,7 @@ type Value struct {
 
 // Value returns a handle to the value of a key. It must be closed.
 func (db *DB) Value(key []byte) (v *Value, err error) {
-	err = db.retry(key, func(hit index.Hit) (err error) {
+	err = db.retry(key, nil, func(hit index.Hit) (err error) {
 		v, err = db.newValue(hit.Segment, hit.Offset, hit)
 		return err
 	})

@@ -21,6 +21,9 @@ var (
 	// lack: they are older than the index. Load them again and repeat.
 	ErrStale = errors.New("segments older than the index")
 
+	// ErrNotResident says that the record of a key may have to come from disk.
+	ErrNotResident = errors.New("record not in memory")
+
 	// ErrNoSlots says that MaxSlots segments are alive. A collection may free
 	// some.
 	ErrNoSlots = errors.New("too many segments open")
@@ -34,6 +37,14 @@ const (
 // Segments are those a reader works with, by slot, nil where it has none. They
 // are never changed once a reader may have them.
 type Segments []*segment.Segment
+
+// of is the segment that a word names, nil if there is none.
+func (list Segments) of(w word) *segment.Segment {
+	if slot := w.ref().Slot(); w.named() && slot < len(list) {
+		return list[slot]
+	}
+	return nil
+}
 
 // Options of an Index.
 type Options struct {

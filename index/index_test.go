@@ -261,6 +261,9 @@ func TestStale(t *testing.T) {
 	if _, err := s.index.Lookup(before, []byte("new")); err != ErrStale {
 		t.Errorf("Lookup with an older state: %v, want ErrStale", err)
 	}
+	if hit := s.index.Glance(before, []byte("new")); hit != (Hit{}) {
+		t.Errorf("Glance with an older state: %+v", hit)
+	}
 	if _, err := s.index.Lookup(before, []byte("old")); err != nil {
 		t.Error(err)
 	}
@@ -431,6 +434,7 @@ func runModel(t *testing.T, seed uint64) {
 			if ok && (err != nil || hit.Segment.Ref(hit.Offset) != c.Ref) || !ok && err != ErrAbsent {
 				t.Fatalf("round %d: Lookup(%q) = %+v, %v; want %+v, %v", round, key, hit, err, c, ok)
 			}
+			s.wantGlance(string(key), hit)
 		}
 		s.wantBooks(live)
 		if round%5 == 4 {

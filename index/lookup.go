@@ -37,32 +37,57 @@ func (h Hit) MarkVerified(end int64) {
 // and the caller keeps them alive to the end of it. It returns ErrAbsent,
 // ErrStale, or a *segment.CorruptError if a damaged record may be the one.
 func (x *Index) Lookup(segs Segments, key []byte) (Hit, error) {
+	return x.LookupResident(segs, key, nil)
+}
+
+// LookupResident is Lookup that does not wait for a disk. It returns ErrNotResident
+// instead of a look at a record that was not verified yet, or whose header and key
+// are not in memory, as far as resident says, which may not read them.
+func (x *Index) LookupResident(segs Segments, key []byte, resident func([]byte) bool) (Hit, error) {
 	h := x.hash(key)
 	t := x.tables[h.shard()].Load()
 	if t == nil {
 		return Hit{}, ErrAbsent
 	}
-	hit, err := x.search(t, h.bits(), segs, key)
+	hit, err := x.search(t, h.bits(), segs, key, resident)
 	runtime.KeepAlive(t)
 	runtime.KeepAlive(segs)
 	return hit, err
 }
 
+// Glance finds where Lookup looks first, without a look at the record, which may
+// have to come from disk: the newest version of the key or, seldom, a record of
+// another one that has the same bits of its hash. The Hit has no Seq. It is empty if
+// Lookup looks at no record.
+func (x *Index) Glance(segs Segments, key []byte) (hit Hit) {
+	h := x.hash(key)
+	t := x.tables[h.shard()].Load()
+	if t == nil {
+		return hit
+	}
+	pos, w := t.find(t.home(h.bits()), h.bits())
+	if s := segs.of(w); s != nil {
+		hit = Hit{Segment: s, Offset: w.ref().Offset(), table: t, pos: pos, word: w}
+	}
+	runtime.KeepAlive(t)
+	runtime.KeepAlive(segs)
+	return hit
+}
+
 // search follows the chain of a key.
-func (x *Index) search(t *table, bits uint64, segs Segments, key []byte) (Hit, error) {
+func (x *Index) search(t *table, bits uint64, segs Segments, key []byte, resident func([]byte) bool) (Hit, error) {
 	for pos := t.home(bits); ; pos = t.next(pos) {
-		w := t.load(pos)
-		if w == empty {
+		var w word
+		if pos, w = t.find(pos, bits); w == empty {
 			return Hit{}, ErrAbsent
 		}
-		if w.bits() != bits || w == marker {
-			continue
-		}
-		slot, off := w.ref().Slot(), w.ref().Offset()
-		if slot >= len(segs) || segs[slot] == nil {
+		s, off := segs.of(w), w.ref().Offset()
+		if s == nil {
 			return Hit{}, ErrStale
 		}
-		s := segs[slot]
+		if resident != nil && (!w.verified() || !resident(s.Head(off, len(key)))) {
+			return Hit{}, ErrNotResident
+		}
 		stub, ok := s.Stub(off)
 		if ok && bytes.Equal(stub.Key, key) {
 			return x.judge(Hit{s, off, stub.Seq, t, pos, w}, stub.Kind)

@@ -142,6 +142,25 @@ func (s *store) get(key string) (value string, ok bool) {
 	return string(r.Value), true
 }
 
+// wantGlance checks that Glance finds what Lookup has found, or first another record
+// of the same bits of a hash.
+func (s *store) wantGlance(key string, found Hit) {
+	s.t.Helper()
+	glance := s.index.Glance(s.segs, []byte(key))
+	found.Seq = 0
+	if glance == found {
+		return
+	}
+	if glance.Segment == nil {
+		s.t.Fatalf("Glance(%q) finds nothing, Lookup %+v", key, found)
+	}
+	r, err := glance.Segment.Read(glance.Offset)
+	a, b := s.index.hash(r.Key), s.index.hash([]byte(key))
+	if err != nil || string(r.Key) == key && r.Kind != segment.KindDelete || a.shard() != b.shard() || a.bits() != b.bits() {
+		s.t.Fatalf("Glance(%q) finds %q, %v", key, r.Key, err)
+	}
+}
+
 func (s *store) wantValue(key, want string) {
 	s.t.Helper()
 	if got, ok := s.get(key); !ok || got != want {

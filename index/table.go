@@ -34,6 +34,18 @@ func (t *table) home(bits uint64) int { return int(bits << t.log >> hashBits) }
 // next is the position behind pos.
 func (t *table) next(pos int) int { return (pos + 1) & (len(t.words) - 1) }
 
+// find returns the first word from pos on with such bits of a hash, and where it
+// is; empty if there is none.
+func (t *table) find(pos int, bits uint64) (int, word) {
+	for {
+		w := t.load(pos)
+		if w == empty || w.bits() == bits && w != marker {
+			return pos, w
+		}
+		pos = t.next(pos)
+	}
+}
+
 func (t *table) load(pos int) word     { return word(atomic.LoadUint64(&t.words[pos])) }
 func (t *table) store(pos int, w word) { atomic.StoreUint64(&t.words[pos], uint64(w)) }
 

@@ -91,6 +91,17 @@ type Record struct {
 	hsum   uint64
 }
 
+// Spill is what lies of the metadata in other pages than header and key. It is not
+// looked at.
+func (r *Record) Spill() []byte {
+	keyEnd := r.Offset + recordHead + int64(len(r.Key))
+	next := roundUp(keyEnd, pageSize) - (keyEnd + int64(r.metaLen()-len(r.Meta)))
+	if next >= int64(len(r.Meta)) {
+		return nil
+	}
+	return r.Meta[max(next, 0):]
+}
+
 // NewPut makes a put with its checksums. It refers to key, meta and value.
 func NewPut(key, meta, value []byte) *Record {
 	r := &Record{Kind: KindPut, Flags: FlagFirst, Key: key, Meta: meta, Value: value}
@@ -214,6 +225,14 @@ func headSum(head []byte, off int64, salt uint64) uint64 {
 // peek reads the record at off of data without proving anything but that its
 // parts lie within data.
 func peek(data []byte, off int64) (r Record, l layout, ok bool) {
+	if r, l, ok = peekHead(data, off); ok && r.Flags&FlagChunked != 0 {
+		ok = r.peekTable(data, l)
+	}
+	return r, l, ok
+}
+
+// peekHead is peek without a look at what lies behind the value.
+func peekHead(data []byte, off int64) (r Record, l layout, ok bool) {
 	if off < HeaderSize || off%alignment != 0 || off > int64(len(data))-recordHead {
 		return r, l, false
 	}
@@ -242,9 +261,6 @@ func peek(data []byte, off int64) (r Record, l layout, ok bool) {
 	if r.Flags&FlagExpiry != 0 && metaLen >= expirySize {
 		r.Expiry = int64(le.Uint64(r.Meta))
 		r.Meta = r.Meta[expirySize:]
-	}
-	if r.Flags&FlagChunked != 0 {
-		return r, l, r.peekTable(data, l)
 	}
 	r.End = l.end
 	return r, l, true

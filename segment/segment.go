@@ -195,6 +195,34 @@ func (s *Segment) Migrate() error {
 // vfs.Mapping.Populate.
 func (s *Segment) Populate(off, n int64) error { return s.m.Populate(off, n) }
 
+// Head is where header and key of the record at off lie, if the key has so many
+// bytes. They are not looked at.
+func (s *Segment) Head(off int64, keyLen int) []byte {
+	mem := s.mem[:s.end.Load()]
+	from := min(off, int64(len(mem)))
+	to := min(off+recordHead+int64(keyLen), int64(len(mem)))
+	return mem[from:to:to]
+}
+
+// Prefetch brings in the record at off, whose key has so many bytes, with system
+// calls, see vfs.Mapping.Populate: all of it but a chunked value. It proves nothing.
+func (s *Segment) Prefetch(off int64, keyLen int) error {
+	if err := s.m.Prefetch(off, int64(len(s.Head(off, keyLen)))); err != nil {
+		return err
+	}
+	r, l, ok := peekHead(s.mem[:s.end.Load()], off)
+	switch {
+	case !ok:
+		return nil // Read tells what is wrong
+	case r.Flags&FlagChunked == 0:
+		return s.m.Prefetch(off, l.end-off)
+	}
+	if err := s.m.Prefetch(off, l.metaEnd-off); err != nil {
+		return err
+	}
+	return s.m.Prefetch(l.table, min(pageSize, s.end.Load()-l.table))
+}
+
 // Ref of the record at off.
 func (s *Segment) Ref(off int64) Ref { return MakeRef(s.slot, off) }
 

@@ -133,7 +133,15 @@ const populateMin = 64 << 10
 // as the disk takes; a system call does not. What the disk can't read is a
 // *FaultError.
 func (m *Mapping) Populate(from, n int64) error {
-	if m.file != nil || n < populateMin {
+	if n < populateMin {
+		return nil
+	}
+	return m.Prefetch(from, n)
+}
+
+// Prefetch is Populate for any number of pages.
+func (m *Mapping) Prefetch(from, n int64) error {
+	if m.file != nil || n <= 0 {
 		return nil
 	}
 	defer runtime.KeepAlive(m)
