@@ -274,9 +274,15 @@
 // PUT, a value that nobody has verified yet, one that has to come from disk or is
 // of more than 1 MiB, the log, and the way to net/http. Just before, it has another
 // goroutine lead the loop, and goes on with that connection alone, until it can
-// give it back. What it does wait for is the disk, if the head of a record is not
-// in memory: the key stands there, and only then it is known where the value is.
-// Elsewhere a goroutine waits for each connection.
+// give it back. Elsewhere a goroutine waits for each connection.
+//
+// To touch a page of a mapping that is not in memory holds up one of the few
+// processors that goroutines share, for as long as the disk takes. So the place of a
+// record, which the index in memory knows, is asked about before the key is compared
+// there. A record that is not in memory, or was not verified yet, is brought in with a
+// system call first, on both ways; see db.DB.LendResident. What the server sends and
+// does not read need not be there: the system calls that send it wait for it. A listing
+// touches what it lists.
 //
 //	head.go         reads a head, or doubts
 //	fast.go         a connection: read, answer, hand over

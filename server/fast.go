@@ -36,6 +36,8 @@ type fastConn struct {
 	head   head
 	answer answer
 	lend   func(db.Lent) error // c.lent, made once
+	near   func([]byte) bool   // c.resident
+	far    func()              // c.mayWait
 	failed error               // of sending the answer
 
 	departed departure
@@ -204,7 +206,7 @@ func (c *fastConn) request() move {
 		return c.put()
 	}
 	c.failed = nil
-	if err := c.handler.store.Lend(c.head.key, c.lend); err != nil {
+	if err := c.handler.lend(c.head.key, c.near, c.far, c.lend); err != nil {
 		if !errors.Is(err, db.ErrNotFound) {
 			c.mayWait() // for the log
 		}
@@ -227,8 +229,8 @@ func (c *fastConn) lent(v db.Lent) error {
 	}
 	if b := &a.body; b.n > keepMin || len(b.after) > 0 {
 		c.mayWait() // it takes long
-	} else {
-		c.mayRead(b.ready)
+	} else if c.looped() && !c.resident(b.ready) {
+		c.mayWait()
 	}
 	c.failed = c.send(c.began)
 	return nil

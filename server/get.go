@@ -10,12 +10,13 @@ import (
 	"time"
 
 	"github.com/crowfly/crowfly/db"
+	"github.com/crowfly/crowfly/segment/vfs"
 )
 
 // get answers GET and HEAD of a key.
 func (x *exchange) get() {
 	defer guard()()
-	err := x.store.Lend(x.q.key, func(v db.Lent) error {
+	err := x.lend(x.q.key, vfs.Resident, func() {}, func(v db.Lent) error {
 		a := answer{limit: responseTime{x.rc}}
 		defer a.end()
 		if err := a.get(x.Handler, &x.q, &v); err != nil {
@@ -27,6 +28,19 @@ func (x *exchange) get() {
 	if err != nil {
 		x.fail(err)
 	}
+}
+
+// lend is [db.DB.Lend]. A record that is not in memory, as far as resident says, is
+// brought in first with a system call, since to read it would keep a processor
+// waiting; far is called before that.
+func (h *Handler) lend(key []byte, resident func([]byte) bool, far func(), fn func(db.Lent) error) error {
+	err := h.store.LendResident(key, resident, fn)
+	if err != db.ErrNotResident {
+		return err
+	}
+	far()
+	_ = h.store.Prefetch(key) // what the disk can't read is said by Lend
+	return h.store.Lend(key, fn)
 }
 
 // responseTime is where the time for writing a response of net/http is set. One

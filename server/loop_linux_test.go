@@ -111,9 +111,9 @@ func (f *flood) Read(p []byte) (int, error) {
 	return copy(p, plainGet), nil
 }
 
-func (f *flood) mayWait()         { f.leader = false }
-func (f *flood) mayRead(p []byte) {}
-func (f *flood) looped() bool     { return true }
+func (f *flood) mayWait()               { f.leader = false }
+func (f *flood) resident(p []byte) bool { return true }
+func (f *flood) looped() bool           { return true }
 func (f *flood) writeBoth(header, body []byte) (int64, error) {
 	return int64(len(header) + len(body)), nil
 }

@@ -122,11 +122,12 @@ func (s *loopStream) mayWait() {
 	}
 }
 
-// mayRead implements [stream].
-func (s *loopStream) mayRead(p []byte) {
-	if s.leads != nil && !s.leads.used.resident(p, s.leads.now) {
-		s.mayWait()
+// resident implements [stream].
+func (s *loopStream) resident(p []byte) bool {
+	if l := s.leads; l != nil {
+		return l.used.resident(p, l.now)
 	}
+	return vfs.Resident(p)
 }
 
 // sender implements [stream]. What a leader sends is in memory.

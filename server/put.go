@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"github.com/crowfly/crowfly/db"
+	"github.com/crowfly/crowfly/segment/vfs"
 )
 
 // put answers PUT of a key. What can be refused is refused before the body is
@@ -77,7 +78,7 @@ func (h *Handler) requirement(q *request) (*db.PutOptions, error) {
 // present returns the validators of the present value, the zero ones with
 // db.ErrNotFound if there is none.
 func (h *Handler) present(key []byte) (current validators, err error) {
-	err = h.store.Lend(key, func(v db.Lent) error {
+	err = h.lend(key, vfs.Resident, func() {}, func(v db.Lent) error {
 		m, err := v.Metadata()
 		current = validatorsOf(&v, &m)
 		return err

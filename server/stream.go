@@ -19,11 +19,11 @@ type stream interface {
 	looped() bool
 	Read(p []byte) (int, error)
 
-	// mayWait tells that the goroutine may have to wait, for whatever it is, and
-	// mayRead that it is going to use memory of a mapping, and has to wait if it
-	// is not resident.
+	// mayWait tells that the goroutine may have to wait, for whatever it is.
 	mayWait()
-	mayRead(p []byte)
+
+	// resident is [vfs.Resident], or was lately.
+	resident(p []byte) bool
 
 	// fill reads until p is full, but no longer than d.
 	fill(p []byte, d time.Duration) (int, error)
@@ -102,8 +102,9 @@ func (s *tcpStream) writeBoth(header, body []byte) (int64, error) {
 
 func (s *tcpStream) looped() bool { return false }
 
-func (s *tcpStream) mayWait()         {}
-func (s *tcpStream) mayRead(p []byte) {}
+func (s *tcpStream) mayWait() {}
+
+func (s *tcpStream) resident(p []byte) bool { return vfs.Resident(p) }
 
 func (s *tcpStream) sender() *vfs.Sender { return s.files }
 
