@@ -65,7 +65,7 @@ func TestUnreadablePage(t *testing.T) {
 	mustFault(t, "Get", err)
 	mustFault(t, "View", db.View(bad, nil))
 	mustFault(t, "Lend", db.Lend(bad, nil))
-	mustFault(t, "Prefetch", db.Prefetch(bad))
+	mustFault(t, "Prefetch", db.Prefetch(bad, 0))
 	_, err = db.Value(bad)
 	mustFault(t, "Value", err)
 	_, err = db.Snapshot() // sorts the keys

@@ -36,8 +36,8 @@ func (db *DB) Lend(key []byte, fn func(v Lent) error) error {
 
 // LendResident is Lend that does not wait for a disk. It returns ErrNotResident, and
 // fn is not called, unless the record has been verified and lies in memory, metadata
-// included, as far as resident says; or if the value is a file of its own, which may
-// have to be opened. The value itself is not asked about. [DB.Prefetch] helps.
+// included, as far as resident says; nor for a value of more than 1 MiB, of which more
+// has to be read. The value itself is not asked about. [DB.Prefetch] helps.
 //
 // Memory that resident is asked about may not be read in it. [vfs.Resident] asks the
 // kernel.
@@ -47,10 +47,7 @@ func (db *DB) LendResident(key []byte, resident func(mem []byte) bool, fn func(v
 	}
 	var v Lent
 	err := db.retry(key, resident, func(hit index.Hit) (err error) {
-		v, err = db.lent(key, hit)
-		if err == nil && resident != nil && !v.resident(resident) {
-			err = ErrNotResident
-		}
+		v, err = db.lent(key, hit, resident)
 		return err
 	})
 	if err == ErrNotResident {
@@ -65,30 +62,30 @@ func (db *DB) LendResident(key []byte, resident func(mem []byte) bool, fn func(v
 	return err
 }
 
-func (db *DB) lent(key []byte, hit index.Hit) (v Lent, err error) {
+// lent makes a Lent of a hit, which is trusted if there is a resident.
+func (db *DB) lent(key []byte, hit index.Hit, resident func([]byte) bool) (v Lent, err error) {
 	v = Lent{db: db, key: key, hit: hit}
 	trusted := db.trusted(hit)
-	if trusted {
+	switch {
+	case resident != nil:
+		var ok bool
+		if v.record, ok = hit.Segment.PeekResident(hit.Offset, resident); !ok {
+			err = ErrNotResident
+		}
+	case trusted:
 		v.record, err = hit.Segment.Peek(hit.Offset)
-	} else {
+	default:
 		v.record, err = hit.Segment.Read(hit.Offset)
+		if err == nil && db.opts.Verify == VerifyNever {
+			hit.MarkVerified(v.record.End) // as far as anybody asks
+		}
 	}
 	if err != nil {
 		return v, err
 	}
-	if db.opts.Verify == VerifyNever {
-		hit.MarkVerified(v.record.End) // as far as anybody asks
-	}
 	v.payload, err = db.payload(hit.Segment, &v.record)
 	v.verified = trusted && !v.payload.Chunked()
 	return v, err
-}
-
-// resident reports whether the rest of a record is in memory, of which header and key
-// are.
-func (v *Lent) resident(resident func([]byte) bool) bool {
-	spill := v.record.Spill()
-	return v.record.Kind != segment.KindBlobRef && (len(spill) == 0 || resident(spill))
 }
 
 // Range is n bytes of the value from off on, as Value.Range returns it: verified

@@ -6,8 +6,9 @@ import (
 	"github.com/crowfly/crowfly/segment/vfs"
 )
 
-// Prefetch brings in the record of a key: metadata and, if it lies there and has up
-// to 1 MiB, the value. What reads it next finds it in memory, unless that is short.
+// Prefetch brings in the record of a key, with the value if it has at most maxValue
+// bytes and no more than 1 MiB. What reads it next finds it in memory, unless that is
+// short.
 //
 // Reads touch memory that is mapped. If it has to come from disk the goroutine
 // waits, and with it one of the GOMAXPROCS processors that all goroutines share.
@@ -16,7 +17,7 @@ import (
 //
 // A key that is not there, and a closed store, are no errors. A disk that can't be
 // read is one, but nothing is verified.
-func (db *DB) Prefetch(key []byte) (err error) {
+func (db *DB) Prefetch(key []byte, maxValue int64) (err error) {
 	st := db.state.Load()
 	if st == nil {
 		return nil
@@ -28,5 +29,5 @@ func (db *DB) Prefetch(key []byte) (err error) {
 	}
 	defer runtime.KeepAlive(hit.Segment)
 	defer vfs.EndGuard(vfs.BeginGuard(), &err)
-	return withKey("prefetch", key, hit.Segment.Prefetch(hit.Offset, len(key)))
+	return withKey("prefetch", key, hit.Segment.Prefetch(hit.Offset, len(key), maxValue))
 }

@@ -3,10 +3,10 @@
 package db
 
 import (
+	"errors"
 	"os"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"unsafe"
 
@@ -44,7 +44,7 @@ func coldStore(t *testing.T) *DB {
 			mustView(t, db, key)
 		}
 	}
-	mustPut(t, db, "behind", string(randomBytes(100_000)))
+	mustPut(t, db, "behind", string(randomBytes(10_000)))
 	if err := db.Delete([]byte("deleted"), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -91,39 +91,110 @@ func forgetSegments(t *testing.T, db *DB) {
 
 // TestLendResident: of a value that is not in memory, and of one that takes more than
 // that, nothing is lent, and nothing comes into memory by that. Prefetch brings in all
-// that is read then. Method: the thread counts the pages it has to wait for, while the
-// kernel reads none ahead.
+// that is read then, and no more. Method: the kernel is asked what is in memory, and
+// reads nothing ahead.
 func TestLendResident(t *testing.T) {
 	db := coldStore(t)
+	places := make(map[string]place)
 	for key, c := range coldValues {
 		if got := near(db, key); got != c.near {
 			t.Errorf("%s, in memory: %v", key, got)
 		}
+		places[key] = placeOf(t, db, key)
 	}
-	for key := range coldValues {
+	for key, p := range places {
 		forgetSegments(t, db)
-		if n := majorFaults(t, func() {
-			if near(db, key) {
-				t.Errorf("%s is lent, and was forgotten", key)
+		if near(db, key) || vfs.Resident(p.head) {
+			t.Errorf("%s was forgotten, and is lent or brought in", key)
+		}
+		for _, most := range []int64{1, 1 << 20} {
+			if err := db.Prefetch([]byte(key), most); err != nil {
+				t.Error(err)
 			}
-		}); n != 0 {
-			t.Errorf("%s: LendResident waits for %d pages", key, n)
-		}
-		if n := majorFaults(t, func() { mustLend(t, db, key) }); n == 0 {
-			t.Errorf("%s: there is nothing to wait for", key)
-		}
-		forgetSegments(t, db)
-		if err := db.Prefetch([]byte(key)); err != nil {
-			t.Error(err)
-		}
-		if n := majorFaults(t, func() { mustLend(t, db, key) }); n != 0 {
-			t.Errorf("%s: after Prefetch it waits for %d pages", key, n)
+			if whole := most >= p.value || p.value < 4096; !vfs.Resident(p.front) || vfs.Resident(p.record) != whole {
+				t.Errorf("%s: Prefetch of %d bytes at most: front %v, record %v", key, most, vfs.Resident(p.front), !whole)
+			}
 		}
 	}
 	for _, key := range []string{"", "none", "deleted", strings.Repeat("k", MaxKey+1)} {
-		if err := db.Prefetch([]byte(key)); err != nil || !near(db, key) {
+		if err := db.Prefetch([]byte(key), 0); err != nil || !near(db, key) {
 			t.Errorf("%.10q is to be waited for: %v", key, err)
 		}
+	}
+}
+
+// place is where the record of a key lies.
+type place struct {
+	head, front, record []byte
+	value               int64 // bytes in the record
+}
+
+func placeOf(t *testing.T, db *DB, key string) place {
+	t.Helper()
+	hit := db.index.Glance(db.state.Load().segs, []byte(key))
+	r, err := hit.Segment.Peek(hit.Offset)
+	if err != nil || string(r.Key) != key {
+		t.Fatalf("%q, %v", r.Key, err)
+	}
+	mem := hit.Segment.Bytes()
+	return place{
+		hit.Segment.Head(r.Offset, len(key)), mem[r.Offset:r.ValueOffset()], mem[r.Offset:r.End], int64(len(r.Value)),
+	}
+}
+
+// TestLendResidentOpensNothing: of what takes more than its record nothing is looked
+// at but the head, though it counts as verified: a blob is not opened, nor a table
+// behind a value read.
+func TestLendResidentOpensNothing(t *testing.T) {
+	db := open(t, t.TempDir(), &Options{BlobSize: 4 << 20, Verify: VerifyNever})
+	mustPut(t, db, "blob", string(randomBytes(4<<20)))
+	mustPut(t, db, "chunked", string(randomBytes(3<<20)))
+	runtime.GC() // the writer of the blob had it open
+	for _, key := range []string{"blob", "chunked"} {
+		hit := db.index.Glance(db.state.Load().segs, []byte(key))
+		hit.MarkVerified(0)
+		p := placeOf(t, db, key)
+		forgetSegments(t, db)
+		asked := 0
+		err := db.LendResident([]byte(key), func(mem []byte) bool {
+			asked++
+			return true
+		}, func(Lent) error { t.Errorf("%s: lent", key); return nil })
+		if err != ErrNotResident || asked != 1 {
+			t.Errorf("%s: %v, asked %d times", key, err, asked)
+		}
+		for _, blob := range hit.Segment.Blobs() {
+			if blob.InUse() {
+				t.Error("the blob was opened")
+			}
+		}
+		if end := p.record[len(p.record)-1:]; key == "chunked" && vfs.Resident(end) {
+			t.Error("the table was looked at")
+		}
+	}
+}
+
+// TestLendResidentDeleted: whoever asks for a key that is gone need not wait either, the
+// second time, where tombstones stay in the index: in a follower.
+func TestLendResidentDeleted(t *testing.T) {
+	dir := t.TempDir()
+	w := open(t, dir, nil)
+	mustPut(t, w, "k", "value")
+	if err := errors.Join(w.Delete([]byte("k"), nil), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	db := open(t, dir, &Options{ReadOnly: true})
+	if n := db.index.TableBytes(); n == 0 {
+		t.Fatal("the tombstone is not in the index")
+	}
+	for _, want := range []error{ErrNotFound, ErrNotFound} {
+		err := db.Lend([]byte("k"), func(Lent) error { return nil })
+		if !errors.Is(err, want) {
+			t.Error(err)
+		}
+	}
+	if err := db.LendResident([]byte("k"), vfs.Resident, nil); !errors.Is(err, ErrNotFound) {
+		t.Error(err)
 	}
 }
 
@@ -163,38 +234,10 @@ func TestLendResidentVerifies(t *testing.T) {
 	}
 }
 
-// mustLend reads a value as an answer does, but for a blob, of which the file is not
-// brought in.
+// mustLend reads a value as an answer does.
 func mustLend(t *testing.T, db *DB, key string) {
 	t.Helper()
-	err := db.Lend([]byte(key), func(v Lent) error {
-		if _, err := v.Metadata(); err != nil || key == "blob" {
-			return err
-		}
-		b, err := v.Range(0, v.Size())
-		for i := 0; i < len(b); i += 512 {
-			lentSum += b[i]
-		}
-		return err
-	})
-	if err != nil {
+	if err := db.Lend([]byte(key), func(v Lent) error { _, err := v.Range(0, v.Size()); return err }); err != nil {
 		t.Fatal(err)
 	}
-}
-
-var lentSum byte
-
-// majorFaults is how many pages fn has to wait for.
-func majorFaults(t *testing.T, fn func()) int64 {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	var before, after syscall.Rusage
-	if err := syscall.Getrusage(unix.RUSAGE_THREAD, &before); err != nil {
-		t.Fatal(err)
-	}
-	fn()
-	if err := syscall.Getrusage(unix.RUSAGE_THREAD, &after); err != nil {
-		t.Fatal(err)
-	}
-	return after.Majflt - before.Majflt
 }

@@ -92,6 +92,9 @@ func (x *Index) search(t *table, bits uint64, segs Segments, key []byte, residen
 		if ok && bytes.Equal(stub.Key, key) {
 			return x.judge(Hit{s, off, stub.Seq, t, pos, w}, stub.Kind)
 		}
+		if resident != nil {
+			return Hit{}, ErrNotResident // more has to be read
+		}
 		// Either another key with the same hash bits or a flipped bit in
 		// this one, and only the checksum knows.
 		if _, err := s.Read(off); err != nil {
@@ -119,6 +122,7 @@ func (x *Index) judge(hit Hit, kind segment.Kind) (Hit, error) {
 		runtime.Gosched()
 	}
 	if r.Kind == segment.KindDelete {
+		hit.MarkVerified(r.End)
 		return Hit{}, ErrAbsent
 	}
 	return hit, nil

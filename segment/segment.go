@@ -195,6 +195,18 @@ func (s *Segment) Migrate() error {
 // vfs.Mapping.Populate.
 func (s *Segment) Populate(off, n int64) error { return s.m.Populate(off, n) }
 
+// PeekResident is Peek for whoever must not wait for a disk. Header and key of the
+// record are in memory. It is false if metadata is not, as far as resident says, or if
+// more is to be read than that: a table behind the value, or a blob.
+func (s *Segment) PeekResident(off int64, resident func([]byte) bool) (Record, bool) {
+	r, _, ok := peekHead(s.mem[:s.end.Load()], off)
+	if !ok || r.Kind == KindBlobRef || r.Flags&FlagChunked != 0 {
+		return r, false
+	}
+	spill := r.Spill()
+	return r, len(spill) == 0 || resident(spill)
+}
+
 // Head is where header and key of the record at off lie, if the key has so many
 // bytes. They are not looked at.
 func (s *Segment) Head(off int64, keyLen int) []byte {
@@ -205,19 +217,21 @@ func (s *Segment) Head(off int64, keyLen int) []byte {
 }
 
 // Prefetch brings in the record at off, whose key has so many bytes, with system
-// calls, see vfs.Mapping.Populate: all of it but a chunked value. It proves nothing.
-func (s *Segment) Prefetch(off int64, keyLen int) error {
+// calls, see vfs.Mapping.Populate: all of it, but of the values only one that is not
+// chunked and has at most maxValue bytes. It proves nothing.
+func (s *Segment) Prefetch(off int64, keyLen int, maxValue int64) error {
 	if err := s.m.Prefetch(off, int64(len(s.Head(off, keyLen)))); err != nil {
 		return err
 	}
 	r, l, ok := peekHead(s.mem[:s.end.Load()], off)
-	switch {
-	case !ok:
+	if !ok {
 		return nil // Read tells what is wrong
-	case r.Flags&FlagChunked == 0:
+	}
+	chunked := r.Flags&FlagChunked != 0
+	if !chunked && int64(len(r.Value)) <= maxValue {
 		return s.m.Prefetch(off, l.end-off)
 	}
-	if err := s.m.Prefetch(off, l.metaEnd-off); err != nil {
+	if err := s.m.Prefetch(off, l.metaEnd-off); err != nil || !chunked {
 		return err
 	}
 	return s.m.Prefetch(l.table, min(pageSize, s.end.Load()-l.table))

@@ -30,6 +30,10 @@ func (x *exchange) get() {
 	}
 }
 
+// fetchedValue is the size up to which a value is brought in with its record. The
+// store itself does so with larger ones before it verifies them.
+const fetchedValue = 64 << 10
+
 // lend is [db.DB.Lend]. A record that is not in memory, as far as resident says, is
 // brought in first with a system call, since to read it would keep a processor
 // waiting; far is called before that.
@@ -39,7 +43,7 @@ func (h *Handler) lend(key []byte, resident func([]byte) bool, far func(), fn fu
 		return err
 	}
 	far()
-	_ = h.store.Prefetch(key) // what the disk can't read is said by Lend
+	_ = h.store.Prefetch(key, fetchedValue) // what the disk can't read is said by Lend
 	return h.store.Lend(key, fn)
 }
 

@@ -56,12 +56,14 @@ func (x *exchange) delete() {
 
 // requirement holds the conditions of a PUT or DELETE against the present
 // value. If they hold it returns what must be so at the moment of the write for
-// them to hold then as well, and db.ErrPrecondition if they don't.
+// them to hold then as well, and db.ErrPrecondition if they don't. The record of the
+// present value is brought in, since the write looks at it too.
 func (h *Handler) requirement(q *request) (*db.PutOptions, error) {
 	if h.frozen {
 		return nil, db.ErrReadOnly // whatever the conditions are
 	}
 	if !q.conditional() {
+		_ = h.store.Prefetch(q.key, 0) // what the disk can't read is said by the write
 		return &db.PutOptions{}, nil
 	}
 	current, err := h.present(q.key)
