@@ -252,8 +252,8 @@ func (x *exchange) writeHeader(status int) {
 }
 
 // finish has another server send what it may have left of the answer, in the time
-// there is for that. Whoever goes on behind this Handler may take longer, and what
-// that has to send gets its time from now on.
+// there is for that. Who writes behind this Handler has as much from now on, unless he
+// sets a deadline of his own.
 func (x *exchange) finish() {
 	if x.r.ProtoMajor == 1 && connOf(x.r) == nil && x.rc.Flush() == nil {
 		_ = x.rc.SetWriteDeadline(x.pace.deadline(0))
