@@ -36,8 +36,9 @@ func (db *DB) Lend(key []byte, fn func(v Lent) error) error {
 
 // LendResident is Lend that does not wait for a disk. It returns ErrNotResident, and
 // fn is not called, unless the record has been verified and lies in memory, metadata
-// included, as far as resident says; nor for a value of more than 1 MiB, of which more
-// has to be read. The value itself is not asked about. [DB.Prefetch] helps.
+// included, as far as resident says; nor for a value of more than 1 MiB or in a file of
+// its own, of which more has to be read. The value itself is not asked about.
+// [DB.Prefetch] helps.
 //
 // Memory that resident is asked about may not be read in it. [vfs.Resident] asks the
 // kernel.

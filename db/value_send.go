@@ -15,7 +15,8 @@ const sendStep = 4 << 20
 
 // WriteTo implements [io.WriterTo]: it sends the value from the present
 // position on. A TCP connection gets it by sendfile, with no copy in user
-// space, any other writer as Range returns it.
+// space, any other writer as Range returns it. TCP_CORK is not set afterwards,
+// whatever it was before.
 func (v *Value) WriteTo(w io.Writer) (sent int64, err error) {
 	for v.pos < v.Size() && err == nil {
 		var n int64

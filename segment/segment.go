@@ -227,14 +227,16 @@ func (s *Segment) Prefetch(off int64, keyLen int, maxValue int64) error {
 	if !ok {
 		return nil // Read tells what is wrong
 	}
-	chunked := r.Flags&FlagChunked != 0
-	if !chunked && int64(len(r.Value)) <= maxValue {
+	behind, end := l.value+int64(len(r.Value)), l.end
+	if r.Flags&FlagChunked != 0 {
+		end = min(l.table+pageSize, s.end.Load())
+	} else if int64(len(r.Value)) <= maxValue {
 		return s.m.Prefetch(off, l.end-off)
 	}
-	if err := s.m.Prefetch(off, l.metaEnd-off); err != nil || !chunked {
+	if err := s.m.Prefetch(off, l.value-off); err != nil {
 		return err
 	}
-	return s.m.Prefetch(l.table, min(pageSize, s.end.Load()-l.table))
+	return s.m.Prefetch(behind, end-behind) // padding, which is read too, and the table
 }
 
 // Ref of the record at off.

@@ -281,8 +281,8 @@
 // record, which the index in memory knows, is asked about before the key is compared
 // there. A record that is not in memory, or was not verified yet, is brought in with a
 // system call first, on both ways; see db.DB.LendResident. What the server sends and
-// does not read need not be there: the system calls that send it wait for it. A listing
-// touches what it lists.
+// does not read need not be there: the system calls that send it wait for it. Whoever
+// has to copy it, under TLS for instance, does not ask; a listing touches what it lists.
 //
 //	head.go         reads a head, or doubts
 //	fast.go         a connection: read, answer, hand over

@@ -32,6 +32,7 @@ func TestSendCorks(t *testing.T) {
 			t.Fatal("the socket is not corked")
 		}
 	}
+	check(t, there.SetReadDeadline(time.Now().Add(30*time.Second)))
 	n, err := io.CopyN(io.Discard, there, size)
 	if n != size {
 		t.Fatal(n, err)
