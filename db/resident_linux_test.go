@@ -18,8 +18,8 @@ import (
 	"github.com/crowfly/crowfly/segment/vfs"
 )
 
-// coldValues are what coldStore has, and whether Near is true of them when they are
-// in memory.
+// coldValues are what coldStore has, and whether they are lent by LendResident when
+// they are in memory.
 var coldValues = map[string]struct {
 	size, meta int
 	near       bool

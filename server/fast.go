@@ -221,16 +221,11 @@ func (c *fastConn) lent(v db.Lent) error {
 	a := &c.answer
 	a.fields, a.text = a.fields[:0], nil
 	defer a.end()
-	if !v.Verified() {
-		c.mayWait() // nobody may have read it for long
-	}
 	if err := a.get(c.handler, &c.head.request, &v); err != nil {
 		return err
 	}
-	if b := &a.body; b.n > keepMin || len(b.after) > 0 {
-		c.mayWait() // it takes long
-	} else if c.looped() && !c.resident(b.ready) {
-		c.mayWait()
+	if b := &a.body; b.n > keepMin || len(b.after) > 0 || c.looped() && !c.resident(b.ready) {
+		c.mayWait() // it takes long, or a disk has to be read
 	}
 	c.failed = c.send(c.began)
 	return nil
