@@ -71,7 +71,9 @@
 // PUT stores with the value the time, Content-Type, Cache-Control,
 // Content-Encoding, Content-Disposition and any headers X-Meta-NAME, of
 // visible ASCII and 32 KiB together. GET and HEAD return them, the names in
-// the form of net/http: X-Meta-Some-Name.
+// the form of net/http: X-Meta-Some-Name. A value that comes without a
+// Content-Type gets the one that goes with the extension of its key, see
+// [ContentType]; if there is none it is application/octet-stream.
 //
 // # Writing
 //

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"maps"
 	"mime"
 	"net/http"
@@ -31,7 +32,7 @@ const (
 func (q *request) metadata(now time.Time) (m db.Metadata, bad *refusal) {
 	m = db.Metadata{
 		ModTime:            now,
-		ContentType:        q.contentType,
+		ContentType:        cmp.Or(q.contentType, ContentType(string(q.key))),
 		CacheControl:       q.cacheControl,
 		ContentEncoding:    q.contentEncoding,
 		ContentDisposition: q.contentDisposition,

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/crowfly/crowfly/db"
+	"github.com/crowfly/crowfly/server"
 )
 
 // dirChunk is how many names of a directory are held at a time.
@@ -161,7 +162,7 @@ func (im *importer) file(ctx context.Context, key string, f *os.File) error {
 		im.report.fail(key, reason(err))
 		return nil
 	}
-	meta := &db.Metadata{ModTime: in.modTime, ContentType: contentType(key)}
+	meta := &db.Metadata{ModTime: in.modTime, ContentType: server.ContentType(key)}
 	if in.size < 0 || in.size > batchBytes {
 		return im.stream(ctx, key, in, in.size, meta)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/crowfly/crowfly/db"
+	"github.com/crowfly/crowfly/server"
 )
 
 // putAhead is how much of an input of unknown size is read before the store is
@@ -65,7 +66,7 @@ func (c *putCmd) put(ctx context.Context, e *env, r io.Reader) (err error) {
 func (c *putCmd) store(ctx context.Context, e *env, store *db.DB, in *input) error {
 	meta := &db.Metadata{
 		ModTime:     in.modTime,
-		ContentType: cmp.Or(c.ContentType, contentType(c.File), contentType(string(c.Key))),
+		ContentType: cmp.Or(c.ContentType, server.ContentType(c.File), server.ContentType(string(c.Key))),
 	}
 	m := newMeter(e.err, in.size)
 	o := &db.PutOptions{Metadata: meta, IfAbsent: c.IfAbsent, IfMatch: (*db.Version)(c.IfMatch)}

@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"mime"
 	"os"
-	"path"
 	"path/filepath"
 
 	"github.com/crowfly/crowfly/db"
@@ -81,9 +79,4 @@ func presentVersion(store *db.DB, key []byte) (db.Version, error) {
 	}
 	defer v.Close()
 	return v.Version(), nil
-}
-
-// contentType goes by the extension of a file name or key.
-func contentType(name string) string {
-	return mime.TypeByExtension(path.Ext(name))
 }
