@@ -87,7 +87,7 @@ func BenchmarkWriteHint(b *testing.B) {
 	defer db.Close()
 	e := db.manifests.get().segments[0]
 	for b.Loop() {
-		if err := db.writeHint(db.state.Load().find(e.id), e); err != nil {
+		if err := db.writeHint(db.index.Segments().Find(e.id), e); err != nil {
 			b.Fatal(err)
 		}
 	}

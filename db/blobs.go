@@ -6,6 +6,7 @@ import (
 	"sync"
 	"weak"
 
+	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs"
 )
@@ -123,27 +124,21 @@ func (b *blobs) countExtent(x segment.BlobExtent, n int) {
 	}
 }
 
-// publish shows the staged records to readers. What they replace lies in the
-// state from before, and in the one from after it perhaps no more: a compaction
-// that has had its barrier takes its inputs away, but another can't have had its
-// own while the caller holds DB.write.
-func (db *DB) publish() {
-	before := db.state.Load()
-	db.bury(before, db.index.Publish(db.writer.staged, db.writer.seq))
-}
+// publish shows the staged records to readers.
+func (db *DB) publish() { db.bury(db.index.Publish(db.writer.staged, db.writer.seq)) }
 
 // bury notes that no key names the blobs of these records any more. Their
 // bytes are what a compaction of their segment frees.
-func (db *DB) bury(st *state, refs []segment.Ref) {
-	for _, ref := range refs {
-		r, err := st.segs[ref.Slot()].Read(ref.Offset())
+func (db *DB) bury(dead []index.Location) {
+	for _, at := range dead {
+		r, err := at.Read()
 		if err != nil {
 			continue // it counts as live, and whoever compacts it finds the damage
 		}
 		list, _, _ := segment.DecodeBlobExtents(r.Value)
 		db.blobs.bury(list)
+		runtime.KeepAlive(at.Segment)
 	}
-	runtime.KeepAlive(st)
 }
 
 func (b *blobs) bury(list []segment.BlobExtent) {

@@ -233,7 +233,7 @@ func (c *commit) settled() bool { return c.published || c.err != nil }
 // writable tells why there can be no writes.
 func (db *DB) writable() error {
 	switch {
-	case db.state.Load() == nil:
+	case db.closed():
 		return ErrClosed
 	case db.writer.poison != nil:
 		return fmt.Errorf("writing has stopped, reopen the store: %w", db.writer.poison)
@@ -316,7 +316,7 @@ func (db *DB) version(key []byte, overlay map[string]Version) Version {
 	if v, known := overlay[string(key)]; known {
 		return v
 	}
-	hit, err := db.index.Lookup(db.state.Load().segs, key)
+	hit, err := db.index.Lookup(key)
 	if err == index.ErrAbsent {
 		return Version{}
 	}

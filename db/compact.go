@@ -146,7 +146,7 @@ func (c *compaction) skip(in *segment.Segment) {
 // kind only a newer version knows, and no older version of a value that is
 // damaged elsewhere. The caller holds compactor.mu.
 func (db *DB) nothingIn(seg *segment.Segment) bool {
-	return len(db.compactor.suspect) == 0 && db.index.Usage(seg.Slot()) == index.Usage{} && len(seg.Blobs()) == 0
+	return len(db.compactor.suspect) == 0 && db.index.Usage(seg) == index.Usage{} && len(seg.Blobs()) == 0
 }
 
 // take copies a record if it is needed.
@@ -233,9 +233,9 @@ func (c *compaction) copy(in *segment.Segment, r *segment.Record) error {
 	case segment.KindPut, segment.KindBlobRef:
 		c.moves = append(c.moves, move{in.Ref(r.Offset), w.Segment().Ref(copied.Offset)})
 	case segment.KindDelete:
-		c.db.index.CountUnnamed(w.Segment().Slot(), size, 0)
+		c.db.index.CountUnnamed(w.Segment(), size, 0)
 	default:
-		c.db.index.CountUnnamed(w.Segment().Slot(), 0, size)
+		c.db.index.CountUnnamed(w.Segment(), 0, size)
 	}
 	return nil
 }
@@ -277,8 +277,7 @@ func (c *compaction) flush() error {
 
 // commit makes the copies take the place of the inputs:
 //
-//  1. the outputs are read back and made durable; readers have them in their
-//     state already
+//  1. the outputs are read back and made durable; readers can see them already
 //  2. barrier: whatever made a record look dead must be as durable as the
 //     manifest edit that removes it, so the active segment is synced
 //  3. the manifest gets outputs for inputs
@@ -363,7 +362,7 @@ func (c *compaction) edit(m *manifest) {
 		m.segments = slices.Insert(m.segments, place+i, entry{id: seg.ID(), length: seg.Len(), salt: seg.Salt(), tally: w.Tally()})
 	}
 	if e := m.active(); e != nil {
-		e.length = c.db.state.Load().find(e.id).Synced()
+		e.length = c.db.index.Segments().Find(e.id).Synced()
 	}
 }
 
@@ -385,10 +384,10 @@ func (c *compaction) countBlobs() {
 // repoint moves the index entries, a few at a time, since writers wait for
 // each step, and whoever waits for a processor for all of them.
 func (c *compaction) repoint() error {
-	segs := c.db.state.Load().segs
+	segs := c.db.index.Segments()
 	list := make([]index.Move, 0, min(repointStep, len(c.moves)))
 	for i, m := range c.moves {
-		r, err := segs[m.to.Slot()].Read(m.to.Offset())
+		r, err := segs.At(m.to).Read()
 		if err != nil {
 			return err // under another key the old record would go on being named
 		}
@@ -407,7 +406,7 @@ func (c *compaction) repoint() error {
 // discard takes the outputs back, unless the manifest may name them.
 func (c *compaction) discard() {
 	for _, w := range c.outputs {
-		w.Trim() // at once: who has it in his state keeps the file
+		w.Trim() // at once: a reader that holds the segment keeps the file
 		c.db.discard(w.Segment())
 	}
 	c.outputs = nil

@@ -247,7 +247,7 @@ func (db *DB) hintNext(list []entry) {
 
 // hint writes the hint of a sealed segment. The caller holds compactor.mu.
 func (db *DB) hint(e *entry) {
-	seg := db.state.Load().find(e.id)
+	seg := db.index.Segments().Find(e.id)
 	if err := db.writeHint(seg, *e); err != nil {
 		if path, ok := damagedPath(err); ok && path == seg.Path() {
 			db.compactor.suspectOne(seg.ID(), err) // of no consequence otherwise
@@ -416,7 +416,7 @@ func (db *DB) sealForCompaction() error {
 	if w == nil || w.Tally().Records == 0 {
 		return nil
 	}
-	usage := db.index.Usage(w.Segment().Slot())
+	usage := db.index.Usage(w.Segment())
 	_, dead := db.blobs.bytes(w.Segment())
 	if dead == 0 && w.Segment().Len()-segment.HeaderSize == usage.Bytes {
 		return nil

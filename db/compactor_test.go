@@ -288,14 +288,14 @@ func TestCompactUnread(t *testing.T) {
 	mustPut(t, db, "padding", "small")
 	seal()
 	for _, e := range db.missingHints() {
-		if err := db.writeHint(db.state.Load().find(e.id), e); err != nil {
+		if err := db.writeHint(db.index.Segments().Find(e.id), e); err != nil {
 			t.Fatal(err)
 		}
 	}
 	db.Close()
 
 	db = open(t, "", &Options{FS: disk, SegmentSize: 4 << 10, BlobSize: 4 << 10})
-	clear(db.state.Load().find(first.ID()).Bytes()[segment.HeaderSize:first.Len()])
+	clear(db.index.Segments().Find(first.ID()).Bytes()[segment.HeaderSize:first.Len()])
 	var last CompactProgress
 	if err := db.Compact(t.Context(), func(p CompactProgress) { last = p }); err != nil {
 		t.Fatal(err)
@@ -305,10 +305,7 @@ func TestCompactUnread(t *testing.T) {
 		t.Errorf("%d bytes were not read, should be %d; %+v, %d blobs", got, dead, last, s.Blobs)
 	}
 	kept := 0
-	for _, seg := range db.state.Load().segs {
-		if seg == nil {
-			continue
-		}
+	for seg := range db.index.Segments().All() {
 		for r := range seg.Records(segment.HeaderSize, seg.Len()) {
 			if r.Kind == 200 {
 				kept++

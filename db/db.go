@@ -30,10 +30,6 @@ type DB struct {
 	compactor compactor
 	cause     atomic.Pointer[error] // writer.poison, once Health has seen it
 
-	// What readers work with; nil once closed. Changed under stateMu.
-	state   atomic.Pointer[state]
-	stateMu sync.Mutex
-
 	// Guarded by write, which the leader of a group holds.
 	write  sync.Mutex
 	writer writer
@@ -84,7 +80,6 @@ func openStore(dir string, opts Options) (*DB, error) {
 		blobs: newBlobs(fsys, !opts.ReadOnly),
 	}
 	db.pinned.begin()
-	db.state.Store(&state{})
 	if opts.ReadOnly {
 		if err := db.openFollower(); err != nil {
 			return nil, err
@@ -113,14 +108,23 @@ func (db *DB) Close() error {
 	db.stopCompactor()
 	db.write.Lock()
 	defer db.write.Unlock()
-	if db.state.Load() == nil {
+	if db.closed() {
 		return nil
 	}
 	db.compactor.room.release(db.fs) // the last manifest needs some room
 	err := writeError(db.finish())
 	db.manifests.unprepare() // unless the last edit has used it
-	db.changeState(func(*state) *state { return nil })
+	db.index.Close()
 	return errors.Join(err, db.unlock(), db.handles.stillOpen())
+}
+
+// closed reports whether Close has come as far as to refuse reads.
+func (db *DB) closed() bool { return db.index.Segments() == nil }
+
+// attach gives a segment a slot and lets readers see it. It comes before the
+// first index entry that names the segment.
+func (db *DB) attach(seg *segment.Segment) error {
+	return db.collecting(func() error { return db.index.Attach(seg) })
 }
 
 // finish seals the active segment, so that the next Open finds nothing to

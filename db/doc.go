@@ -23,7 +23,7 @@
 //
 // # Reading
 //
-//	View(key) -> state -> index.Lookup -> segment -> slice of the mapping
+//	View(key) -> index.Lookup -> segment -> slice of the mapping
 //
 // Readers take no lock, wait for no writer and do not allocate. Published
 // bytes never change and a named file never gets shorter, so a slice is good

@@ -51,18 +51,18 @@ func (db *DB) openFollower() error {
 func (db *DB) closeFollower() error {
 	db.follow.mu.Lock()
 	defer db.follow.mu.Unlock()
-	if db.state.Load() == nil {
+	if db.closed() {
 		return nil
 	}
 	db.follow.stop()
-	db.changeState(func(*state) *state { return nil })
+	db.index.Close()
 	return db.handles.stillOpen()
 }
 
 func (db *DB) followTimer() {
 	db.follow.mu.Lock()
 	defer db.follow.mu.Unlock()
-	if db.state.Load() == nil {
+	if db.closed() {
 		return
 	}
 	db.refresh() // what fails now fails again, and Refresh returns it
@@ -78,7 +78,7 @@ func (db *DB) Refresh() error {
 	}
 	db.follow.mu.Lock()
 	defer db.follow.mu.Unlock()
-	if db.state.Load() == nil {
+	if db.closed() {
 		return ErrClosed
 	}
 	return db.refresh()
@@ -213,10 +213,9 @@ func (n *news) noteTakenBack(seg *segment.Segment, from, to int64) {
 // in one place has been replaced by its copy or by something newer. If not, the
 // version it once replaced is gone from the index.
 func (n *news) checkShown() error {
-	st := n.db.state.Load()
 	for _, c := range n.shown {
-		hit, err := n.db.index.Lookup(st.segs, c.Key)
-		replaced := err == nil && hit.Segment.Ref(hit.Offset) != c.Ref
+		hit, err := n.db.index.Lookup(c.Key)
+		replaced := err == nil && hit.Ref() != c.Ref
 		deleted := err == index.ErrAbsent && (c.Kind != segment.KindDelete || n.brings(c.Seq))
 		if !replaced && !deleted {
 			return errRewound
@@ -230,7 +229,7 @@ func (n *news) brings(seq uint64) bool {
 }
 
 func (n *news) open(e *entry) (*segment.Segment, error) {
-	if seg := n.db.state.Load().find(e.id); seg != nil {
+	if seg := n.db.index.Segments().Find(e.id); seg != nil {
 		return seg, nil
 	}
 	seg, err := n.db.openNamed(n.m, e, e.length, e.capacity)
@@ -304,25 +303,18 @@ func (n *news) publish() error {
 	for _, c := range n.changes {
 		visible = max(visible, c.Seq)
 	}
-	st := n.db.state.Load()
-	var gone func(slot int) bool
-	if left := n.left(st); len(left) > 0 {
-		gone = func(slot int) bool {
-			return slot < len(st.segs) && st.segs[slot] != nil && slices.Contains(left, st.segs[slot].ID())
-		}
-	}
-	dead, err := n.db.index.Merge(n.changes, visible, gone)
+	dead, err := n.db.index.Merge(n.changes, visible, n.left()...)
 	if err != nil {
 		return err
 	}
-	n.db.bury(st, dead)
+	n.db.bury(dead)
 	return nil
 }
 
 // left are the segments that left the manifest.
-func (n *news) left(st *state) (gone []segment.ID) {
-	for _, seg := range st.segs {
-		if seg != nil && n.m.entry(seg.ID()) == nil {
+func (n *news) left() (gone []segment.ID) {
+	for seg := range n.db.index.Segments().All() {
+		if n.m.entry(seg.ID()) == nil {
 			gone = append(gone, seg.ID())
 		}
 	}
@@ -331,11 +323,8 @@ func (n *news) left(st *state) (gone []segment.ID) {
 
 // drop lets go of the segments that left the manifest. No entry names them.
 func (n *news) drop() {
-	if left := n.left(n.db.state.Load()); len(left) > 0 {
-		n.db.changeState(func(s *state) *state {
-			n.db.pinned.add(s, left)
-			return s.without(left)
-		})
+	if left := n.left(); len(left) > 0 {
+		n.db.pinned.add(n.db.index.Detach(left...))
 	}
 }
 

@@ -8,7 +8,7 @@ import "fmt"
 // last two cases. It does not wait for a write or a Refresh that is under way, and
 // writes nothing.
 func (db *DB) Health() error {
-	if db.state.Load() == nil {
+	if db.closed() {
 		return ErrClosed
 	}
 	if db.opts.ReadOnly {

@@ -114,7 +114,7 @@ func (db *DB) writeHint(seg *segment.Segment, e entry) error {
 func (db *DB) hintLast(id segment.ID) {
 	for _, e := range db.missingHints() {
 		if e.id == id && e.tally.Records <= hintAtClose {
-			db.writeHint(db.state.Load().find(id), e)
+			db.writeHint(db.index.Segments().Find(id), e)
 		}
 	}
 }
@@ -146,7 +146,7 @@ func (db *DB) loadHints(list []sealedSegment) (rest []sealedSegment) {
 		}
 		db.hints.note(c.ID(), true)
 		tombstones, newer := c.hint.Unnamed()
-		db.index.CountUnnamed(c.Slot(), tombstones, newer)
+		db.index.CountUnnamed(c.Segment, tombstones, newer)
 		merge.sort(c, extents)
 	}
 	db.buryUnnamed(&merge)

@@ -17,12 +17,11 @@ import (
 // hintAll writes the hints of all sealed segments, however short.
 func hintAll(t testing.TB, db *DB) (names []string) {
 	t.Helper()
-	st := db.state.Load()
 	for _, e := range db.manifests.get().segments {
 		if e.active {
 			continue
 		}
-		if err := db.writeHint(st.find(e.id), e); err != nil {
+		if err := db.writeHint(db.index.Segments().Find(e.id), e); err != nil {
 			t.Fatal(err)
 		}
 		names = append(names, e.id.HintName())
@@ -253,7 +252,7 @@ func TestHintsComeAndGo(t *testing.T) {
 	if s := db.Stats(); s.Hints != 0 || s.HintsMissing != 1 {
 		t.Errorf("%d hints, %d missing", s.Hints, s.HintsMissing)
 	}
-	if err := db.writeHint(db.state.Load().find(id), list[0]); err != nil {
+	if err := db.writeHint(db.index.Segments().Find(id), list[0]); err != nil {
 		t.Fatal(err)
 	}
 	if list := db.missingHints(); len(list) > 0 {
@@ -301,7 +300,7 @@ func TestHintFails(t *testing.T) {
 			return nil
 		})
 		e := db.manifests.get().segments[0]
-		if err := db.writeHint(db.state.Load().find(e.id), e); !errors.Is(err, broken) {
+		if err := db.writeHint(db.index.Segments().Find(e.id), e); !errors.Is(err, broken) {
 			t.Errorf("%s: %v", op, err)
 		}
 		disk.Fail(nil)
@@ -419,8 +418,8 @@ func deadBooks(db *DB) (s string) {
 	s = fmt.Sprint(db.blobs.dead, db.blobs.named)
 	db.blobs.mu.Unlock()
 	for _, e := range db.manifests.get().segments {
-		seg := db.state.Load().find(e.id)
-		s += fmt.Sprintf(" %d: %+v", e.id, db.index.Usage(seg.Slot()))
+		seg := db.index.Segments().Find(e.id)
+		s += fmt.Sprintf(" %d: %+v", e.id, db.index.Usage(seg))
 	}
 	return s
 }
@@ -433,7 +432,7 @@ func TestHintsComeByThemselves(t *testing.T) {
 	for i := range 6 {
 		mustPut(t, db, fmt.Sprint("key", i), strings.Repeat("v", 700<<10))
 	}
-	first := db.state.Load().find(1)
+	first := db.index.Segments().Find(1)
 	r, err := first.Peek(segment.HeaderSize)
 	if err != nil {
 		t.Fatal(err)

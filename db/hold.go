@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
 )
 
@@ -15,28 +16,28 @@ var errRevoked = fmt.Errorf("%w: too much of what it holds was removed since", E
 // snapshotHold is what a snapshot reads from, and what the slices that it gave
 // out lie in.
 type snapshotHold struct {
-	state atomic.Pointer[state] // nil once revoked or closed
-	lent  []atomic.Bool         // by slot: an iteration gave out slices of the segment
+	ordered *index.Ordered // released once revoked or closed
+	lent    []atomic.Bool  // by slot: an iteration gave out slices of the segment
 
 	mu    sync.Mutex
 	blobs map[string]segment.Payload // that gave out slices, by file name; nil once closed
 	kept  []*segment.Segment         // of a revoked snapshot: those lent
 }
 
-// begin is called once, before the hold is shared.
-func (h *snapshotHold) begin(st *state) {
-	h.lent = make([]atomic.Bool, len(st.segs))
-	h.state.Store(st)
+func newSnapshotHold(o *index.Ordered) *snapshotHold {
+	return &snapshotHold{
+		ordered: o, lent: make([]atomic.Bool, o.Segments().Slots()), blobs: make(map[string]segment.Payload),
+	}
 }
 
-// lend notes that slices of a segment of the state are about to be given out,
-// and reports whether they may be. It looks at the state after the mark is set,
-// and revoke at the marks after the state is gone, so one sees the other.
+// lend notes that slices of a segment of the snapshot are about to be given out,
+// and reports whether they may be. It looks at the snapshot after the mark is set,
+// and revoke at the marks after the snapshot is released, so one sees the other.
 func (h *snapshotHold) lend(seg *segment.Segment) bool {
 	if mark := &h.lent[seg.Slot()]; !mark.Load() {
 		mark.Store(true)
 	}
-	return h.state.Load() != nil
+	return h.ordered.Segments() != nil
 }
 
 // keep holds a blob until letGo.
@@ -53,12 +54,12 @@ func (h *snapshotHold) keep(p segment.Payload) {
 func (h *snapshotHold) revoke() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	st := h.state.Swap(nil)
-	if st == nil {
+	segs := h.ordered.Release()
+	if segs == nil {
 		return false
 	}
-	for slot, seg := range st.segs {
-		if seg != nil && h.lent[slot].Load() {
+	for seg := range segs.All() {
+		if h.lent[seg.Slot()].Load() {
 			h.kept = append(h.kept, seg)
 		}
 	}
@@ -69,14 +70,14 @@ func (h *snapshotHold) revoke() bool {
 func (h *snapshotHold) letGo() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.state.Store(nil)
+	h.ordered.Release()
 	h.kept, h.blobs = nil, nil
 }
 
 // reads reports whether the snapshot may still be asked for what is in a segment.
 func (h *snapshotHold) reads(seg *segment.Segment) bool {
-	st := h.state.Load()
-	return st != nil && st.has(seg)
+	segs := h.ordered.Segments()
+	return segs != nil && segs.Has(seg)
 }
 
 func (h *snapshotHold) holds(seg *segment.Segment) bool {

@@ -34,10 +34,8 @@ func TestLendIsZeroCopy(t *testing.T) {
 		t.Fatal(err)
 	}
 	var mem []byte
-	for _, seg := range db.state.Load().segs {
-		if seg != nil {
-			mem = seg.Bytes()
-		}
+	for seg := range db.index.Segments().All() {
+		mem = seg.Bytes()
 	}
 	inMapping := func(what string, p unsafe.Pointer) {
 		if from := unsafe.Pointer(unsafe.SliceData(mem)); uintptr(p) < uintptr(from) || uintptr(p) >= uintptr(from)+uintptr(len(mem)) {

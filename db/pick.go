@@ -63,20 +63,18 @@ func (s *space) excess(target float64) int64 { return s.total - int64(target*flo
 // measure looks at all segments.
 func (db *DB) measure() space {
 	var s space
-	st, m, usages := db.state.Load(), db.currentManifest(), db.index.Usages()
-	if st == nil {
-		return s
-	}
+	m := db.currentManifest()
 	named := make(map[segment.ID]*entry, len(m.segments))
 	for i := range m.segments {
 		named[m.segments[i].id] = &m.segments[i]
 	}
 	lowest, second := m.lowestSeqs()
-	for slot, seg := range st.segs {
-		if seg == nil || named[seg.ID()] == nil {
+	for _, usage := range db.index.Usages() {
+		seg := usage.Segment
+		e := named[seg.ID()]
+		if e == nil {
 			continue
 		}
-		e, usage := named[seg.ID()], usages[slot]
 		blobs, dead := db.blobs.bytes(seg)
 		s.live += usage.Bytes + blobs - dead
 		s.total += seg.Len() + blobs
@@ -262,8 +260,8 @@ const (
 // than all behind it together, as in a binary counter: the number of small
 // segments stays logarithmic and no byte is copied more often than that.
 func (db *DB) pickFold() (inputs []*segment.Segment) {
-	segs, st := db.manifests.get().segments, db.state.Load()
-	if st == nil {
+	segs, open := db.manifests.get().segments, db.index.Segments()
+	if open == nil {
 		return nil
 	}
 	var size int64
@@ -277,7 +275,7 @@ func (db *DB) pickFold() (inputs []*segment.Segment) {
 			size+e.length > most {
 			break
 		}
-		inputs = append(inputs, st.find(e.id))
+		inputs = append(inputs, open.Find(e.id))
 		size += e.length
 	}
 	if len(inputs) < foldMinimum {

@@ -66,15 +66,13 @@ type retired struct {
 
 func (p *pinned) begin() { p.floor, p.patience, p.every = pinnedFloor, pinnedPatience, collectEvery }
 
-// add notes segments that are about to leave a state.
-func (p *pinned) add(st *state, ids []segment.ID) {
+// add notes segments that left the index.
+func (p *pinned) add(list []*segment.Segment) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.prune()
-	for _, id := range ids {
-		if seg := st.find(id); seg != nil {
-			p.list = append(p.list, &retired{segment: weak.Make(seg), since: time.Now(), size: seg.Len()})
-		}
+	for _, seg := range list {
+		p.list = append(p.list, &retired{segment: weak.Make(seg), since: time.Now(), size: seg.Len()})
 	}
 }
 
@@ -93,7 +91,7 @@ func (p *pinned) prune() {
 }
 
 // usage adds up what is pinned, on disk and in memory. A blob counts once.
-func (p *pinned) usage(list []*retired, live *state) (disk, memory int64) {
+func (p *pinned) usage(list []*retired, live *index.Segments) (disk, memory int64) {
 	seen := make(map[segment.ID]bool)
 	for _, r := range list {
 		if p.isMoved(r) {
@@ -123,25 +121,37 @@ func (p *pinned) isMoved(r *retired) bool {
 }
 
 // blobs are those that only segments outside the store hold.
-func (r *retired) blobs(live *state) (list []*segment.Blob) {
+func (r *retired) blobs(live *index.Segments) (list []*segment.Blob) {
 	seg := r.segment.Value()
 	if seg == nil {
 		return nil
 	}
-	return slices.DeleteFunc(seg.Blobs(), func(b *segment.Blob) bool { return live.holdsBlob(b) })
+	return slices.DeleteFunc(seg.Blobs(), func(b *segment.Blob) bool { return holdsBlob(live, b) })
+}
+
+// holdsBlob reports whether one of the segments holds a blob. A closed store has
+// no segments.
+func holdsBlob(live *index.Segments, b *segment.Blob) bool {
+	if live == nil {
+		return false
+	}
+	for seg := range live.All() {
+		if seg.Blob(b.ID()) != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // pinnedLimit is how much may be pinned on disk before anything is done: nothing
 // if the disk is nearly full.
-func (db *DB) pinnedLimit(st *state) int64 {
+func (db *DB) pinnedLimit(live *index.Segments) int64 {
 	if db.scarce() {
 		return 0
 	}
 	var store int64
-	for _, seg := range st.segs {
-		if seg != nil {
-			store += seg.Len()
-		}
+	for seg := range live.All() {
+		store += seg.Len()
 	}
 	return max(db.pinned.floor, store/pinnedShare)
 }
@@ -149,21 +159,21 @@ func (db *DB) pinnedLimit(st *state) int64 {
 // reclaim looks after the segments that left the store. It is called now and
 // then, from one goroutine at a time.
 func (db *DB) reclaim() {
-	st := db.state.Load()
-	if st == nil {
+	live := db.index.Segments()
+	if live == nil {
 		return
 	}
-	limit := db.pinnedLimit(st)
-	disk, memory := db.pinned.usage(db.pinned.held(), st)
+	limit := db.pinnedLimit(live)
+	disk, memory := db.pinned.usage(db.pinned.held(), live)
 	if disk > limit || db.pinned.released { // what is in memory can wait for a collection that comes by itself
-		db.forgetBlobs(st)
+		db.forgetBlobs(live)
 		forced := db.collect(func() bool {
-			d, m := db.pinned.usage(db.pinned.held(), st)
+			d, m := db.pinned.usage(db.pinned.held(), live)
 			return d+m < disk+memory
 		})
 		db.pinned.released = db.pinned.released && !forced
 	}
-	done := db.moveOld(st, limit)
+	done := db.moveOld(live, limit)
 	if !done && db.revokeOldest() {
 		done = true // for now: the next collection tells
 	}
@@ -173,9 +183,9 @@ func (db *DB) reclaim() {
 }
 
 // forgetBlobs closes the blobs of removed segments that are open for nobody.
-func (db *DB) forgetBlobs(st *state) {
+func (db *DB) forgetBlobs(live *index.Segments) {
 	for _, r := range db.pinned.held() {
-		for _, b := range r.blobs(st) {
+		for _, b := range r.blobs(live) {
 			db.blobs.cache.Forget(b.ID())
 		}
 	}
@@ -231,36 +241,36 @@ func (p *pinned) due() bool {
 // moveOld moves segments that have survived for long to memory, the oldest
 // first, until no more than limit is left on disk. It reports false if some
 // should be moved and can't.
-func (db *DB) moveOld(st *state, limit int64) bool {
+func (db *DB) moveOld(live *index.Segments, limit int64) bool {
 	all, patience := db.pinned.held(), db.patience()
 	old := slices.DeleteFunc(slices.Clone(all), func(r *retired) bool { return time.Since(r.since) < patience })
 	for _, r := range old {
-		db.letGo(r, st)
+		db.letGo(r, live)
 	}
 	for _, r := range old {
-		if disk, _ := db.pinned.usage(all, st); disk <= limit {
+		if disk, _ := db.pinned.usage(all, live); disk <= limit {
 			return true
 		}
-		n := r.onDisk(st, db.pinned.isMoved(r))
-		_, memory := db.pinned.usage(all, st)
+		n := r.onDisk(live, db.pinned.isMoved(r))
+		_, memory := db.pinned.usage(all, live)
 		if n == 0 || time.Since(r.failed) < patience || memory+n > db.opts.MaxPinned {
 			continue // a smaller one may fit
 		}
-		if db.move(r, st) != nil {
+		if db.move(r, live) != nil {
 			r.failed = time.Now()
 		}
 	}
-	disk, _ := db.pinned.usage(all, st)
-	left, _ := db.pinned.usage(old, st)
+	disk, _ := db.pinned.usage(all, live)
+	left, _ := db.pinned.usage(old, live)
 	return disk <= limit || left == 0
 }
 
 // onDisk is what a segment takes on disk with its blobs.
-func (r *retired) onDisk(st *state, moved bool) (n int64) {
+func (r *retired) onDisk(live *index.Segments, moved bool) (n int64) {
 	if !moved {
 		n = r.size
 	}
-	for _, b := range r.blobs(st) {
+	for _, b := range r.blobs(live) {
 		if b.Moved() == 0 {
 			n += int64(b.Extent().Length)
 		}
@@ -271,12 +281,12 @@ func (r *retired) onDisk(st *state, moved bool) (n int64) {
 // letGo has a segment let go of the blobs that nobody has open and no snapshot
 // may still be asked for. Their files are removed by their cleanups, after the
 // next collection.
-func (db *DB) letGo(r *retired, st *state) {
+func (db *DB) letGo(r *retired, live *index.Segments) {
 	seg := r.segment.Value()
 	if seg == nil || slices.ContainsFunc(db.handles.all(), func(n *handle) bool { return n.mayRead(seg) }) {
 		return
 	}
-	for _, b := range r.blobs(st) {
+	for _, b := range r.blobs(live) {
 		if !b.InUse() {
 			seg.Release(b)
 			db.pinned.released = db.pinned.released || b.Moved() == 0
@@ -286,7 +296,7 @@ func (db *DB) letGo(r *retired, st *state) {
 
 // move moves a segment and its blobs to memory and has their files go. What
 // can't be moved does not keep the others.
-func (db *DB) move(r *retired, st *state) error {
+func (db *DB) move(r *retired, live *index.Segments) error {
 	seg := r.segment.Value()
 	if seg == nil {
 		return nil
@@ -297,7 +307,7 @@ func (db *DB) move(r *retired, st *state) error {
 		r.moved = true
 		db.pinned.mu.Unlock()
 	}
-	for _, b := range r.blobs(st) {
+	for _, b := range r.blobs(live) {
 		err = errors.Join(err, db.moveBlob(b))
 	}
 	return err
@@ -356,8 +366,8 @@ func (db *DB) pinnedError() error {
 	if !stuck {
 		return nil
 	}
-	st := db.state.Load()
-	if disk, _ := db.pinned.usage(db.pinned.held(), st); disk <= db.pinnedLimit(st) {
+	live := db.index.Segments()
+	if disk, _ := db.pinned.usage(db.pinned.held(), live); disk <= db.pinnedLimit(live) {
 		return nil
 	}
 	return db.pinnedBy()
@@ -420,7 +430,7 @@ func outOfPlaces(err error) bool {
 	return errors.Is(err, index.ErrNoSlots) || errors.Is(err, vfs.ErrNoMaps)
 }
 
-func (p *pinned) stats(live *state) Pinned {
+func (p *pinned) stats(live *index.Segments) Pinned {
 	list := p.held()
 	s := Pinned{Segments: len(list)}
 	s.Bytes, s.Moved = p.usage(list, live)

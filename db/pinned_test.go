@@ -40,7 +40,7 @@ func compactAll(t *testing.T, db *DB) {
 	var inputs []*segment.Segment
 	for _, e := range db.manifests.get().segments {
 		if !e.active {
-			inputs = append(inputs, db.state.Load().find(e.id))
+			inputs = append(inputs, db.index.Segments().Find(e.id))
 		}
 	}
 	db.compactor.mu.Lock()

@@ -19,12 +19,7 @@ import (
 // A key that is not there, and a closed store, are no errors. A disk that can't be
 // read is one, but nothing is verified.
 func (db *DB) Prefetch(key []byte, maxValue int64) (err error) {
-	st := db.state.Load()
-	if st == nil {
-		return nil
-	}
-	hit := db.index.Glance(st.segs, key)
-	runtime.KeepAlive(st)
+	hit := db.index.Glance(key)
 	if hit.Segment == nil {
 		return nil
 	}

@@ -132,7 +132,7 @@ func (db *DB) publishBlob(w *segment.BlobWriter) error {
 func (db *DB) whileOpen(do func()) {
 	db.write.Lock()
 	defer db.write.Unlock()
-	if db.state.Load() != nil {
+	if !db.closed() {
 		do()
 	}
 }

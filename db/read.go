@@ -41,7 +41,7 @@ func (db *DB) View(key []byte, fn func(value []byte) error) error {
 func (db *DB) find(key []byte) (hit index.Hit, r segment.Record, err error) {
 	defer vfs.EndGuard(vfs.BeginGuard(), &err)
 	if hit, err = db.lookup(key); err == nil {
-		betweenSteps()
+		vfs.BetweenSteps()
 		r, err = db.verified(hit)
 	}
 	return hit, r, err
@@ -84,39 +84,27 @@ func (db *DB) attempt(key []byte, resident func([]byte) bool, use func(index.Hit
 	if hit, err = db.lookupResident(key, resident); err != nil {
 		return index.Hit{}, err
 	}
-	betweenSteps()
+	vfs.BetweenSteps()
 	err = use(hit)
 	runtime.KeepAlive(hit.Segment)
 	return hit, err
 }
 
-// lookup finds the record of a key. The state is loaded before the index is
-// asked and lives until the hit, which holds its Segment, has been made.
+// lookup finds the record of a key.
 func (db *DB) lookup(key []byte) (index.Hit, error) { return db.lookupResident(key, nil) }
 
 func (db *DB) lookupResident(key []byte, resident func([]byte) bool) (index.Hit, error) {
 	if err := checkKey(key); err != nil {
 		return index.Hit{}, err
 	}
-	for {
-		st := db.state.Load()
-		if st == nil {
-			return index.Hit{}, ErrClosed
-		}
-		betweenSteps()
-		hit, err := db.index.LookupResident(st.segs, key, resident)
-		runtime.KeepAlive(st)
-		switch {
-		case err == nil:
-			return hit, nil
-		case err == index.ErrAbsent:
-			return hit, ErrNotFound
-		case err != index.ErrStale:
-			return hit, err
-		}
-		// The key moved to a segment younger than the state. That segment was
-		// published before the key moved, so the next state has it.
+	hit, err := db.index.LookupResident(key, resident)
+	switch err {
+	case index.ErrAbsent:
+		err = ErrNotFound
+	case index.ErrClosed:
+		err = ErrClosed
 	}
+	return hit, err
 }
 
 // verified returns the record of a hit, checked as the options say.
@@ -165,7 +153,7 @@ func (db *DB) payload(seg *segment.Segment, r *segment.Record) (segment.Payload,
 	if blob == nil { // the segment left the store, and has let go of it
 		return segment.Payload{}, fmt.Errorf("%s: %w", list[0].Blob.BlobName(), fs.ErrNotExist)
 	}
-	betweenSteps()
+	vfs.BetweenSteps()
 	return blob.Payload()
 }
 
@@ -180,6 +168,6 @@ func (db *DB) appendVerified(dst []byte, seg *segment.Segment, off int64) ([]byt
 		return dst, err
 	}
 	defer p.KeepAlive()
-	betweenSteps()
+	vfs.BetweenSteps()
 	return p.Append(dst)
 }

@@ -16,10 +16,8 @@ func TestViewIsZeroCopy(t *testing.T) {
 	key := []byte("key")
 	mustPut(t, db, "key", string(bytes.Repeat([]byte("v"), 1000)))
 	var mem []byte
-	for _, seg := range db.state.Load().segs {
-		if seg != nil {
-			mem = seg.Bytes()
-		}
+	for seg := range db.index.Segments().All() {
+		mem = seg.Bytes()
 	}
 	from := uintptr(unsafe.Pointer(unsafe.SliceData(mem)))
 	err := db.View(key, func(value []byte) error {

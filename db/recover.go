@@ -198,11 +198,11 @@ func (db *DB) loadSealed(m *manifest) error {
 		if err != nil {
 			return err
 		}
-		dead, err := db.index.Merge(changes, 0, nil)
+		dead, err := db.index.Merge(changes, 0)
 		if err != nil {
 			return err
 		}
-		db.bury(db.state.Load(), dead)
+		db.bury(dead)
 	}
 	return nil
 }
@@ -238,7 +238,7 @@ func (db *DB) readRecords(seg *segment.Segment, from, to int64) (changes []index
 		t.Add(&r)
 		if !r.Kind.Indexed() {
 			if r.Kind != segment.KindWatermark {
-				db.index.CountUnnamed(seg.Slot(), 0, r.End-r.Offset)
+				db.index.CountUnnamed(seg, 0, r.End-r.Offset)
 			}
 			continue
 		}
@@ -286,11 +286,11 @@ func (db *DB) recoverTail(m *manifest, e *entry, names []string) error {
 		return err
 	}
 	db.noteSeq(tail.MaxSeq)
-	dead, err := db.index.Merge(changes, 0, nil)
+	dead, err := db.index.Merge(changes, 0)
 	if err != nil {
 		return err
 	}
-	db.bury(db.state.Load(), dead)
+	db.bury(dead)
 	// Nothing is damaged. The disk may be full, so first whatever is not
 	// needed any more makes room.
 	db.removeStrays(m, names)
@@ -380,7 +380,7 @@ func (db *DB) copyTail(seg *segment.Segment, tail segment.Tail) (*entry, error) 
 	if err != nil {
 		return nil, err
 	}
-	db.bury(db.state.Load(), db.index.Publish(changes, 0))
+	db.bury(db.index.Publish(changes, 0))
 	return &entry{id: out.ID(), length: out.Len(), salt: out.Salt(), tally: tally}, nil
 }
 

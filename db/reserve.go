@@ -77,7 +77,7 @@ func (db *DB) prepareNext(group []*commit) error {
 // the next Open. The file of the next manifest is left for the last edit.
 func (db *DB) dropSpare() {
 	if db.writer.spare != nil {
-		db.writer.spare.Trim() // at once: who has it in his state keeps the file
+		db.writer.spare.Trim() // at once: a reader that holds the segment keeps the file
 		db.retire(db.writer.spare.Segment().ID())
 		db.writer.spare = nil
 	}

@@ -69,10 +69,7 @@ func mustView(t *testing.T, db *DB, key string) {
 // forgetSegments has the kernel forget what is in memory of them, if it can.
 func forgetSegments(t *testing.T, db *DB) {
 	t.Helper()
-	for _, seg := range db.state.Load().segs {
-		if seg == nil {
-			continue
-		}
+	for seg := range db.index.Segments().All() {
 		f, err := os.Open(seg.Path())
 		if err != nil {
 			t.Fatal(err)
@@ -150,7 +147,7 @@ type place struct {
 
 func placeOf(t *testing.T, db *DB, key string) place {
 	t.Helper()
-	hit := db.index.Glance(db.state.Load().segs, []byte(key))
+	hit := db.index.Glance([]byte(key))
 	r, err := hit.Segment.Peek(hit.Offset)
 	if err != nil || string(r.Key) != key {
 		t.Fatalf("%q, %v", r.Key, err)
@@ -171,7 +168,7 @@ func TestLendResidentOpensNothing(t *testing.T) {
 	mustPut(t, db, "behind", string(randomBytes(10_000))) // or the table is where a watermark is written
 	runtime.GC()                                          // the writer of the blob had it open
 	for _, key := range []string{"blob", "chunked"} {
-		hit := db.index.Glance(db.state.Load().segs, []byte(key))
+		hit := db.index.Glance([]byte(key))
 		hit.MarkVerified(0)
 		p := placeOf(t, db, key)
 		forgetSegments(t, db)
@@ -257,7 +254,7 @@ func TestLendResidentVerifies(t *testing.T) {
 // mustRead reads what a write does of the value it replaces.
 func mustRead(t *testing.T, db *DB, key string) {
 	t.Helper()
-	hit := db.index.Glance(db.state.Load().segs, []byte(key))
+	hit := db.index.Glance([]byte(key))
 	if _, err := hit.Segment.Read(hit.Offset); err != nil {
 		t.Fatal(err)
 	}

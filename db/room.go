@@ -117,14 +117,12 @@ func (db *DB) segmentSize() int64 {
 // hold has blocks held for the compaction of any one segment, or fewer if there
 // are not so many, and returns for how many bytes.
 func (db *DB) hold() (size int64, err error) {
-	st, largest := db.state.Load(), int64(0)
-	if st == nil {
+	segs, largest := db.index.Segments(), int64(0)
+	if segs == nil {
 		return 0, ErrClosed
 	}
-	for _, seg := range st.segs {
-		if seg != nil {
-			largest = max(largest, min(int64(len(seg.Bytes())), db.opts.SegmentSize))
-		}
+	for seg := range segs.All() {
+		largest = max(largest, min(int64(len(seg.Bytes())), db.opts.SegmentSize))
 	}
 	unit := db.reserveSize()
 	return db.compactor.room.hold(db.fs, heldLeast*unit, largest+unit)

@@ -59,7 +59,7 @@ func (db *DB) nextSegment(size int64) (*segment.Writer, error) {
 	return db.makeSegment(max(db.segmentSize(), segment.HeaderSize+size+segment.WatermarkSize))
 }
 
-// makeSegment makes an empty segment that readers have in their state.
+// makeSegment makes an empty segment that readers can see.
 func (db *DB) makeSegment(capacity int64) (*segment.Writer, error) {
 	seg, w, err := db.createSegment(capacity)
 	if err != nil {
@@ -135,10 +135,7 @@ func (db *DB) afterSeal(w *segment.Writer) {
 // retire takes segments away that no manifest names and no index entry points
 // to. Their bytes stay readable for whoever still holds them.
 func (db *DB) retire(ids ...segment.ID) {
-	db.changeState(func(s *state) *state {
-		db.pinned.add(s, ids)
-		return s.without(ids)
-	})
+	db.pinned.add(db.index.Detach(ids...))
 	for _, id := range ids {
 		db.fs.Remove(id.FileName()) // the next open removes what stays behind
 		if db.hints.has(id) {

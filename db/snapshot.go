@@ -21,41 +21,36 @@ import (
 // expire: reads then fail with ErrSnapshotExpired, see Options.MaxPinned. What
 // it has given out before stays valid until Close.
 type Snapshot struct {
-	db      *DB
-	ordered *index.Ordered
-	held    *snapshotHold
-	handle  *handle
+	db     *DB
+	held   *snapshotHold
+	handle *handle
 }
 
 // Snapshot takes a snapshot. The first one after Open sorts all keys, later
 // ones only what was written since. If one of the records with a key in it is
 // damaged, there is no order to show, and the error is a *CorruptError.
 func (db *DB) Snapshot() (*Snapshot, error) {
-	s := &Snapshot{db: db, held: &snapshotHold{blobs: make(map[string]segment.Payload)}}
-	if err := s.take(); err != nil {
+	ordered, err := db.ordered()
+	if err != nil {
 		return nil, err
 	}
+	s := &Snapshot{db: db, held: newSnapshotHold(ordered)}
 	s.handle = db.handles.add(kindSnapshot, nil, s.held)
 	watch(s, s.handle)
 	return s, nil
 }
 
-func (s *Snapshot) take() (err error) {
+// ordered takes the keys in order, with the segments that they lie in.
+func (db *DB) ordered() (o *index.Ordered, err error) {
 	defer vfs.EndGuard(vfs.BeginGuard(), &err)
-	s.ordered, err = s.db.index.Snapshot(func() bool {
-		st := s.db.state.Load()
-		if st != nil {
-			s.held.begin(st)
-		}
-		return st != nil
-	})
+	o, err = db.index.Snapshot()
+	if err == index.ErrClosed {
+		return nil, ErrClosed
+	}
 	if err != nil {
-		return fmt.Errorf("snapshot: %w", err)
+		return nil, fmt.Errorf("snapshot: %w", err)
 	}
-	if s.ordered == nil {
-		return ErrClosed
-	}
-	return nil
+	return o, nil
 }
 
 // Close ends the use of the snapshot. A second Close does nothing.
@@ -66,7 +61,7 @@ func (s *Snapshot) Close() error {
 }
 
 // Len is the number of keys.
-func (s *Snapshot) Len() int { return s.ordered.Len() }
+func (s *Snapshot) Len() int { return s.held.ordered.Len() }
 
 // Get is DB.Get as of the snapshot.
 func (s *Snapshot) Get(dst, key []byte) ([]byte, error) {
@@ -108,34 +103,40 @@ func (s *Snapshot) read(key []byte, use func(*segment.Segment, int64) error) (er
 	if err := checkKey(key); err != nil {
 		return err
 	}
-	st, err := s.state()
-	if err != nil {
+	if err := s.ended(); err != nil {
 		return err
 	}
-	betweenSteps()
-	ref, ok := s.ordered.Get(key)
-	if !ok {
+	at, err := s.held.ordered.Get(key)
+	switch err {
+	case nil:
+	case index.ErrAbsent:
 		return ErrNotFound
+	default:
+		return s.why(err)
 	}
-	seg := st.segs[ref.Slot()]
-	runtime.KeepAlive(st)
-	betweenSteps()
-	err = s.goneFrom(seg, ref.Offset(), use(seg, ref.Offset()))
-	runtime.KeepAlive(seg)
+	vfs.BetweenSteps()
+	err = s.goneFrom(at.Segment, at.Offset, use(at.Segment, at.Offset))
+	runtime.KeepAlive(at.Segment)
 	return err
 }
 
-// state is what the snapshot reads from. Whoever looks at the tree or at records
-// keeps it alive meanwhile.
-func (s *Snapshot) state() (*state, error) {
-	st := s.held.state.Load()
+// ended is why the snapshot can't be read any more, or nil.
+func (s *Snapshot) ended() error {
 	switch {
 	case s.handle.closed.Load():
-		return nil, fmt.Errorf("snapshot: %w", ErrClosed)
-	case st == nil:
-		return nil, errRevoked
+		return fmt.Errorf("snapshot: %w", ErrClosed)
+	case s.held.ordered.Segments() == nil:
+		return errRevoked
 	}
-	return st, nil
+	return nil
+}
+
+// why names the error of a read of the ordered index.
+func (s *Snapshot) why(err error) error {
+	if err == index.ErrReleased {
+		return s.ended()
+	}
+	return err
 }
 
 // goneFrom names the error of a large value whose file, which the record at off
@@ -146,7 +147,7 @@ func (s *Snapshot) goneFrom(seg *segment.Segment, off int64, err error) error {
 	if !isNotExist(err) {
 		return err
 	}
-	if _, err := s.state(); err != nil {
+	if err := s.ended(); err != nil {
 		return err
 	}
 	if s.db.opts.ReadOnly {
@@ -163,7 +164,7 @@ func (s *Snapshot) All() iter.Seq2[[]byte, Entry] { return s.Range(nil, nil) }
 // Range iterates, like All, over the keys from start on and before end. A nil
 // bound is open.
 func (s *Snapshot) Range(start, end []byte) iter.Seq2[[]byte, Entry] {
-	return s.entries(func(o *index.Ordered) iter.Seq[segment.Ref] { return o.Ascend(start, end) })
+	return s.entries(func(o *index.Ordered) *index.Scan { return o.Ascend(start, end) })
 }
 
 // Prefix iterates, like All, over the keys that begin with prefix, from start
@@ -177,7 +178,7 @@ func (s *Snapshot) Prefix(prefix, start []byte) iter.Seq2[[]byte, Entry] {
 
 // Backward is Range in descending order.
 func (s *Snapshot) Backward(start, end []byte) iter.Seq2[[]byte, Entry] {
-	return s.entries(func(o *index.Ordered) iter.Seq[segment.Ref] { return o.Descend(start, end) })
+	return s.entries(func(o *index.Ordered) *index.Scan { return o.Descend(start, end) })
 }
 
 // prefixEnd is the first key behind all that begin with prefix, or nil if
@@ -193,64 +194,45 @@ func prefixEnd(prefix []byte) []byte {
 	return nil
 }
 
-// entries iterates over what refs iterates over. Between two pages, and while
-// the user looks at an entry, it holds no state and leaves no guard behind.
-func (s *Snapshot) entries(refs func(*index.Ordered) iter.Seq[segment.Ref]) iter.Seq2[[]byte, Entry] {
+// entries iterates over what a scan finds. While the user looks at an entry, it
+// holds no segment but that of the entry and leaves no guard in place.
+func (s *Snapshot) entries(begin func(*index.Ordered) *index.Scan) iter.Seq2[[]byte, Entry] {
 	return func(yield func([]byte, Entry) bool) {
-		var failed error
-		ordered := s.ordered.Around(func(look func()) { failed = s.look(look) })
-		for ref := range refs(ordered) {
-			e := s.entry(ref)
+		scan := begin(s.held.ordered)
+		for at := range scan.All() {
+			e := s.entry(at)
 			if !yield(e.record.Key, e) || e.err != nil {
 				return
 			}
 		}
-		if failed != nil {
-			yield(nil, Entry{err: failed})
+		if err := scan.Err(); err != nil {
+			yield(nil, Entry{err: s.why(err)})
 		}
 		runtime.KeepAlive(s)
 	}
 }
 
-func (s *Snapshot) look(look func()) (err error) {
-	defer vfs.EndGuard(vfs.BeginGuard(), &err)
-	st, err := s.state()
-	if err != nil {
-		return err
-	}
-	betweenSteps()
-	look()
-	runtime.KeepAlive(st)
-	return nil
-}
-
-func (s *Snapshot) entry(ref segment.Ref) Entry {
-	e, err := s.readEntry(ref)
+func (s *Snapshot) entry(at index.Location) Entry {
+	e, err := s.readEntry(at)
 	if err != nil {
 		return Entry{err: err}
 	}
 	return e
 }
 
-func (s *Snapshot) readEntry(ref segment.Ref) (e Entry, err error) {
+func (s *Snapshot) readEntry(at index.Location) (e Entry, err error) {
 	defer vfs.EndGuard(vfs.BeginGuard(), &err)
-	st, err := s.state()
-	if err != nil {
-		return e, err
+	if !s.held.lend(at.Segment) {
+		return e, s.ended()
 	}
-	seg := st.segs[ref.Slot()]
-	if !s.held.lend(seg) {
-		_, err := s.state()
-		return e, err
-	}
-	betweenSteps()
-	r, err := seg.Peek(ref.Offset())
+	vfs.BetweenSteps()
+	r, err := at.Segment.Peek(at.Offset)
 	if err != nil {
 		return e, err
 	}
 	touch(r.Key)
-	e = Entry{snapshot: s, seg: seg, record: r, size: r.ValueSize()}
-	runtime.KeepAlive(st)
+	e = Entry{snapshot: s, seg: at.Segment, record: r, size: r.ValueSize()}
+	runtime.KeepAlive(at.Segment)
 	return e, nil
 }
 
@@ -301,7 +283,7 @@ func (e *Entry) ModTime() time.Time {
 // Snapshot.View or Value. It may also be a copy, see Value.Range.
 func (e *Entry) Bytes() (value []byte, err error) {
 	defer vfs.EndGuard(vfs.BeginGuard(), &err)
-	if _, err := e.snapshot.state(); err != nil {
+	if err := e.snapshot.ended(); err != nil {
 		return nil, err
 	}
 	p, value, err := e.snapshot.db.verifiedAt(e.seg, e.record.Offset)
@@ -330,7 +312,7 @@ func (db *DB) verifiedAt(seg *segment.Segment, off int64) (p segment.Payload, va
 			return p, nil, err
 		}
 	}
-	betweenSteps()
+	vfs.BetweenSteps()
 	value, err = p.Slice(0, p.Size)
 	return p, value, err
 }

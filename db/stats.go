@@ -79,7 +79,7 @@ func (db *DB) Stats() Stats {
 		Syncs:    db.counters.syncs.Load(),
 		Maps:     vfs.MapStats(),
 	}
-	s.Pinned = db.pinned.stats(db.state.Load())
+	s.Pinned = db.pinned.stats(db.index.Segments())
 	s.Handles = db.handles.list()
 	for _, h := range s.Handles {
 		if h.Kind == kindValue {
@@ -91,21 +91,18 @@ func (db *DB) Stats() Stats {
 	s.Compaction = db.compactionStats()
 	m := db.currentManifest()
 	s.Generation = m.generation
-	st := db.state.Load()
-	if st == nil {
+	if db.closed() {
 		s.Closed = true
 		return s
 	}
-	db.addSegments(&s, st, m)
+	db.addSegments(&s, m)
 	return s
 }
 
-func (db *DB) addSegments(s *Stats, st *state, m *manifest) {
+func (db *DB) addSegments(s *Stats, m *manifest) {
 	blobs := make(map[segment.ID]bool)
-	for slot, seg := range st.segs {
-		if seg == nil {
-			continue
-		}
+	for _, usage := range db.index.Usages() {
+		seg := usage.Segment
 		e := m.entry(seg.ID())
 		if e == nil {
 			continue // the spare segment, or one on its way in or out
@@ -119,7 +116,6 @@ func (db *DB) addSegments(s *Stats, st *state, m *manifest) {
 			}
 		}
 		db.addHint(s, e)
-		usage := db.index.Usage(slot)
 		s.Segments = append(s.Segments, SegmentStats{
 			ID: seg.ID(), Path: seg.Path(), Length: seg.Len(),
 			Active:    e.active,

@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"testing"
+
+	"github.com/crowfly/crowfly/segment/vfs"
 )
 
 // A reader never meets memory that was given up, however badly a collection is
@@ -46,11 +48,11 @@ func TestCollectionBetweenSteps(t *testing.T) {
 		}
 		compactAll(t, db)
 	}
-	stepHook.Store(&hook)
-	defer stepHook.Store(nil)
+	vfs.SetStepHook(hook)
+	defer vfs.SetStepHook(nil)
 
 	right := func(k int, b []byte, err error) {
-		betweenSteps()
+		vfs.BetweenSteps()
 		if err != nil || !bytes.Equal(b, bytes.Repeat(fmt.Appendf(nil, "%d;", k), len(b)/2)) {
 			t.Errorf("key %d reads %.40q, %v", k, b, err)
 		}

@@ -83,7 +83,7 @@ func (x *torture) compact(disk *simdisk.Disk, choice int, path string) *simdisk.
 	var inputs []*segment.Segment
 	for i, e := range db.manifests.get().segments {
 		if choice>>i&1 != 0 {
-			inputs = append(inputs, db.state.Load().find(e.id))
+			inputs = append(inputs, db.index.Segments().Find(e.id))
 		}
 	}
 	if err := db.newCompaction(inputs).run(); err != nil {

@@ -34,7 +34,7 @@ type VerifyReport struct {
 //
 // It takes memory for the largest segment, and some for each deleted key.
 func (db *DB) Verify(ctx context.Context, progress func(VerifyProgress)) (VerifyReport, error) {
-	if db.state.Load() == nil {
+	if db.closed() {
 		return VerifyReport{}, ErrClosed
 	}
 	if err := db.Refresh(); err != nil {

@@ -324,7 +324,7 @@ func TestVerifyCompacted(t *testing.T) {
 	follower := open(t, "", &Options{FS: disk, ReadOnly: true})
 	// The first opening is that of Refresh.
 	atManifest(disk, 2, func() {
-		if err := db.newCompaction([]*segment.Segment{db.state.Load().find(1)}).run(); err != nil {
+		if err := db.newCompaction([]*segment.Segment{db.index.Segments().Find(1)}).run(); err != nil {
 			t.Error(err)
 		}
 	})

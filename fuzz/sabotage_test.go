@@ -164,7 +164,7 @@ var sabotages = []sabotage{
 		name: "compaction ignores the dead records of other segments",
 		file: "db/compact.go",
 		old:  "		if !e.active && !c.isInput(e.id) {\n",
-		new:  "		if !e.active && !c.isInput(e.id) && db.index.Usage(db.state.Load().find(e.id).Slot()).Records > 0 {\n",
+		new:  "		if !e.active && !c.isInput(e.id) && db.index.Usage(db.index.Segments().Find(e.id)).Records > 0 {\n",
 		test: "TestCompactionOrders",
 		pkg:  "db",
 	}, {
@@ -330,8 +330,8 @@ var sabotages = []sabotage{
 	}, {
 		name: "a snapshot that expires lets go of what it gave out",
 		file: "db/hold.go",
-		old:  "h.lent[slot].Load() {\n",
-		new:  "h.lent[slot].Load() && false {\n",
+		old:  "h.lent[seg.Slot()].Load() {\n",
+		new:  "h.lent[seg.Slot()].Load() && false {\n",
 		test: "TestSnapshotExpires|TestHeldAcrossCompactions",
 		pkg:  "db",
 	}, {
@@ -491,8 +491,8 @@ var sabotages = []sabotage{
 	}, {
 		name: "a segment goes unread though tombstones in it are needed",
 		file: "db/compact.go",
-		old:  "db.index.Usage(seg.Slot()) == index.Usage{} && len(seg.Blobs()) == 0\n",
-		new:  "db.index.Usage(seg.Slot()).Records == index.Usage{}.Records\n",
+		old:  "db.index.Usage(seg) == index.Usage{} && len(seg.Blobs()) == 0\n",
+		new:  "db.index.Usage(seg).Records == index.Usage{}.Records\n",
 		test: "TestCompactionOrders|TestCompactUnread",
 		pkg:  "db",
 	}, {

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"testing"
 
 	"github.com/crowfly/crowfly/segment"
@@ -68,7 +67,7 @@ func BenchmarkLookup(b *testing.B) {
 			var key [16]byte
 			for b.Loop() {
 				k := benchKey(key[:0], r.IntN(benchKeys)+offset)
-				if _, err := s.index.Lookup(s.segs, k); (err == nil) != (offset == 0) {
+				if _, err := s.index.Lookup(k); (err == nil) != (offset == 0) {
 					b.Fatal(err)
 				}
 			}
@@ -80,7 +79,7 @@ func BenchmarkLookup(b *testing.B) {
 		b.RunParallel(func(pb *testing.PB) {
 			var key [16]byte
 			for pb.Next() {
-				if _, err := s.index.Lookup(s.segs, benchKey(key[:0], rand.IntN(benchKeys))); err != nil {
+				if _, err := s.index.Lookup(benchKey(key[:0], rand.IntN(benchKeys))); err != nil {
 					b.Error(err)
 				}
 			}
@@ -93,8 +92,9 @@ func BenchmarkPublish(b *testing.B) {
 	s, changes := benchStore(b, benchKey)
 	for _, size := range []int{1, 16, 256} {
 		b.Run(fmt.Sprint("load/", size), func(b *testing.B) {
+			segs := s.index.Segments()
 			s.index = New(Options{})
-			for _, seg := range s.segs {
+			for seg := range segs.All() {
 				if err := s.index.Attach(seg); err != nil {
 					b.Fatal(err)
 				}
@@ -142,11 +142,11 @@ func BenchmarkSnapshot(b *testing.B) {
 				s.snapshot()
 			}
 		})
-		o, segs := s.snapshot()
+		o := s.snapshot()
 		b.Run("ascend/"+name, func(b *testing.B) {
 			n := 0
 			for n < b.N {
-				for range o.Ascend(nil, nil) {
+				for range o.Ascend(nil, nil).All() {
 					n++
 				}
 			}
@@ -154,11 +154,10 @@ func BenchmarkSnapshot(b *testing.B) {
 		b.Run("get/"+name, func(b *testing.B) {
 			r := rand.New(rand.NewPCG(1, 1))
 			for b.Loop() {
-				if _, ok := o.Get(changes[r.IntN(benchKeys)].Key); !ok {
+				if _, err := o.Get(changes[r.IntN(benchKeys)].Key); err != nil {
 					b.Fatal("not found")
 				}
 			}
 		})
-		runtime.KeepAlive(segs)
 	}
 }

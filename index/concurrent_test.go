@@ -33,44 +33,27 @@ func run(t *testing.T, write func(), read func() error) {
 	wg.Wait()
 }
 
-// published is a store's state for readers beside its writer.
-type published struct {
-	index *Index
-	segs  atomic.Pointer[Segments]
-}
-
-func (p *published) publish(s *store) {
-	segs := s.segs
-	p.segs.Store(&segs)
-}
-
 // generation looks a key up as a reader must and returns the number that is
 // its value, 0 if it is absent.
-func (p *published) generation(key []byte) (uint64, error) {
-	for {
-		segs := p.segs.Load()
-		hit, err := p.index.Lookup(*segs, key)
-		if err == ErrStale {
-			continue
-		}
-		if err == ErrAbsent {
-			return 0, nil
-		}
-		if err != nil {
-			return 0, err
-		}
-		r, err := hit.Segment.Verify(hit.Offset)
-		if err != nil {
-			return 0, err
-		}
-		if string(r.Key) != string(key) {
-			return 0, fmt.Errorf("%q found for %q", r.Key, key)
-		}
-		hit.MarkVerified(r.End)
-		n := binary.BigEndian.Uint64(r.Value)
-		runtime.KeepAlive(hit.Segment)
-		return n, nil
+func (s *store) generation(key []byte) (uint64, error) {
+	hit, err := s.index.Lookup(key)
+	if err == ErrAbsent {
+		return 0, nil
 	}
+	if err != nil {
+		return 0, err
+	}
+	r, err := hit.Segment.Verify(hit.Offset)
+	if err != nil {
+		return 0, err
+	}
+	if string(r.Key) != string(key) {
+		return 0, fmt.Errorf("%q found for %q", r.Key, key)
+	}
+	hit.MarkVerified(r.End)
+	n := binary.BigEndian.Uint64(r.Value)
+	runtime.KeepAlive(hit.Segment)
+	return n, nil
 }
 
 // groupKeys is how many keys a test group has.
@@ -92,23 +75,19 @@ func (s *store) writeGroup(generation uint64) (group []Change) {
 func TestNobodySeesHalfAGroup(t *testing.T) {
 	s := newStore(t)
 	s.size = 64 << 10
-	p := &published{index: s.index}
 	last := s.writeGroup(1)
-	p.publish(s)
 	s.index.Publish(last, s.seq)
 
 	write := func() {
 		for generation := uint64(2); generation < 100; generation++ {
 			group := s.writeGroup(generation)
-			p.publish(s)
 			s.index.Publish(group, s.seq)
 			for i := range 20 {
 				filler := s.write(segment.NewPut(s.neighbor(groupKey(i%4), generation, i), nil, nil))
-				p.publish(s)
 				s.index.Publish([]Change{filler}, s.seq)
 			}
 			if generation%10 == 0 {
-				s.compactAll(p)
+				s.compactAll()
 			}
 		}
 	}
@@ -116,7 +95,7 @@ func TestNobodySeesHalfAGroup(t *testing.T) {
 		newest := uint64(0)
 		for range 200 {
 			i := rand.IntN(groupKeys)
-			n, err := p.generation(groupKey(i))
+			n, err := s.generation(groupKey(i))
 			if err != nil {
 				return err
 			}
@@ -143,30 +122,27 @@ func (s *store) neighbor(key []byte, generation uint64, i int) []byte {
 }
 
 // compactAll moves all live records of all but the active segment.
-func (s *store) compactAll(p *published) {
+func (s *store) compactAll() {
 	s.t.Helper()
-	victims, active := s.segs, s.writer.Segment()
+	victims, active := s.index.Segments(), s.writer.Segment()
 	var moves []Move
-	o, segs := s.snapshot()
-	for ref := range o.Ascend(nil, nil) {
-		if segs[ref.Slot()] == active {
+	for at := range s.snapshot().Ascend(nil, nil).All() {
+		if at.Segment == active {
 			continue
 		}
-		r, err := segs[ref.Slot()].Read(ref.Offset())
+		r, err := at.Read()
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		c := s.copyOf(Change{Ref: ref})
-		moves = append(moves, Move{r.Key, ref, c.Ref, c.Size})
+		c := s.copyOf(Change{Ref: at.Ref()})
+		moves = append(moves, Move{r.Key, at.Ref(), c.Ref, c.Size})
 	}
-	p.publish(s)
 	s.index.Repoint(moves)
-	for _, seg := range victims {
-		if seg != nil && seg != active {
+	for seg := range victims.All() {
+		if seg != active {
 			s.drop(seg)
 		}
 	}
-	p.publish(s)
 	runtime.GC()
 }
 
@@ -175,8 +151,6 @@ func (s *store) compactAll(p *published) {
 // later generation never finds an earlier one absent or older.
 func TestDeletedGroupIsGone(t *testing.T) {
 	s := newStore(t)
-	p := &published{index: s.index}
-	p.publish(s)
 	// state is twice the last generation acknowledged, plus one if it has
 	// been deleted since.
 	var state atomic.Uint64
@@ -184,7 +158,6 @@ func TestDeletedGroupIsGone(t *testing.T) {
 	write := func() {
 		for generation := uint64(1); generation < 100; generation++ {
 			group := s.writeGroup(generation)
-			p.publish(s)
 			s.index.Publish(group, s.seq)
 			state.Store(2 * generation)
 
@@ -192,21 +165,20 @@ func TestDeletedGroupIsGone(t *testing.T) {
 			for i := range groupKeys {
 				group = append(group, s.write(segment.NewDelete(groupKey(i))))
 			}
-			p.publish(s)
 			s.index.Publish(group, s.seq)
 			state.Store(2*generation + 1)
 		}
 	}
 	read := func() error {
 		before := state.Load()
-		n, err := p.generation(groupKey(rand.IntN(groupKeys)))
+		n, err := s.generation(groupKey(rand.IntN(groupKeys)))
 		if err != nil {
 			return err
 		}
 		after := state.Load()
 		if n == 0 && before == after && before%2 == 0 && before > 0 {
 			// A delete may have been published without being acknowledged.
-			m, err := p.generation(groupKey(rand.IntN(groupKeys)))
+			m, err := s.generation(groupKey(rand.IntN(groupKeys)))
 			if err != nil || m != 0 && m <= before/2 {
 				return errors.Join(err, fmt.Errorf("absent, then generation %d of %d", m, before/2))
 			}
@@ -251,7 +223,6 @@ func TestSnapshotsBesideWriter(t *testing.T) {
 	s := newStore(t)
 	s.size = 16 << 20
 	s.rotate()
-	segs := s.segs // never changes below
 	s.index.Publish(s.writeGroup(1), s.seq)
 
 	write := func() {
@@ -260,18 +231,13 @@ func TestSnapshotsBesideWriter(t *testing.T) {
 		}
 	}
 	read := func() error {
-		var visible uint64
-		o, err := s.index.Snapshot(func() bool {
-			runtime.Gosched()
-			visible = s.index.Visible()
-			return true
-		})
+		o, err := s.index.Snapshot()
 		if err != nil {
 			return err
 		}
-		n, generation := 0, visible/groupKeys
-		for ref := range o.Ascend(nil, nil) {
-			r, err := segs[ref.Slot()].Verify(ref.Offset())
+		n, generation := 0, o.Seq()/groupKeys
+		for at := range o.Ascend(nil, nil).All() {
+			r, err := at.Segment.Verify(at.Offset)
 			if err != nil {
 				return err
 			}
@@ -301,7 +267,6 @@ func TestRepointBesidePublish(t *testing.T) {
 	s.rotate()
 	mover := *s // has a segment of its own
 	mover.rotate()
-	s.segs = mover.segs
 	key := func(n int) string { return fmt.Sprint("key", n%keys) }
 	for n := range keys {
 		s.put(key(n), "")
@@ -311,12 +276,12 @@ func TestRepointBesidePublish(t *testing.T) {
 	wg.Go(func() {
 		defer done.Store(true)
 		for n := range moves {
-			hit, err := s.index.Lookup(mover.segs, []byte(key(n)))
+			hit, err := s.index.Lookup([]byte(key(n)))
 			if err != nil {
 				t.Error(err)
 				return
 			}
-			old := hit.Segment.Ref(hit.Offset)
+			old := hit.Ref()
 			c := mover.copyOf(Change{Ref: old})
 			s.index.Repoint([]Move{{c.Key, old, c.Ref, c.Size}})
 		}

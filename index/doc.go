@@ -42,16 +42,28 @@
 //
 // # Reading
 //
-// Readers take no lock and count nothing. They load, in this order,
+// The index owns the set of segments that readers can see ([Segments]), so the
+// whole protocol is here. A reader takes no lock and counts nothing. It loads, in
+// this order,
 //
-//	the state (Segments) -> the table of the shard -> the word -> the record
+//	the set of segments -> the table of the shard -> the word -> the record
 //
-// and keep all of it alive to the end of the use. A state that contains a
-// segment is published before the first word that names it, and a slot is not
-// used again while any state that a reader may hold contains its segment. So a
-// word either means what the reader's state says, or a slot which that state
-// lacks: then the state is too old, Lookup returns ErrStale, and the reader
-// begins again.
+// and keeps each of them alive until it has the next one and no longer needs the
+// one before. This is safe for these reasons:
+//
+//   - Attach publishes a set that contains a segment before the first word names
+//     the segment. Detach takes the segment out only after no word names it.
+//   - A word names a segment by its slot. A slot is not used again while its
+//     Segment is reachable, and every set that a reader holds keeps its segments
+//     reachable. So a word either names a segment that the reader's set has, and
+//     then it is the right one, or a slot that the set lacks.
+//   - If the set lacks the slot, the set is older than the word: the reader loads
+//     the next set, which has the segment, and begins again.
+//   - A [Hit] or [Location] holds its Segment. The collector can't release the
+//     mapping before the last holder is gone. A caller that works with memory of
+//     the segment ends with runtime.KeepAlive of the Segment.
+//   - An [Ordered] holds the set of its moment. Every Ref in its clone of the tree
+//     resolves there.
 //
 // # Publishing
 //
@@ -77,10 +89,11 @@
 //
 // # What to know
 //
-//   - Refs in the index point into segments of the current state. Before a state
-//     without a segment is published, Repoint, or for a follower Sweep, is called
-//     and no word names the segment any more. Refs in a clone point into the
-//     state that was captured with it.
+//   - Before a segment is detached, Repoint, or for a follower Merge, is called,
+//     and no word names the segment any more.
+//   - One lock, Index.mu, guards every change: publishing, attaching, the queue of
+//     the tree. Readers never take it. No I/O and no code of a caller runs under it
+//     but for page faults in mapped records.
 //   - The ordered index compares keys in the mappings. Where keys share their
 //     first 8 bytes, each comparison looks at two records.
 //   - A page that can't be read faults. Callers that run under

@@ -3,23 +3,23 @@ package index
 import (
 	"errors"
 	"hash/maphash"
-	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/google/btree"
 
 	"github.com/crowfly/crowfly/segment"
-	"github.com/crowfly/crowfly/segment/vfs"
 )
 
 var (
 	// ErrAbsent says that the index has no such key.
 	ErrAbsent = errors.New("key not in the index")
 
-	// ErrStale says that the key may be in a segment that the given Segments
-	// lack: they are older than the index. Load them again and repeat.
-	ErrStale = errors.New("segments older than the index")
+	// ErrClosed says that the index was closed.
+	ErrClosed = errors.New("index closed")
+
+	// ErrReleased says that an Ordered was released.
+	ErrReleased = errors.New("ordered index released")
 
 	// ErrNotResident says that the record of a key may have to come from disk.
 	ErrNotResident = errors.New("record not in memory")
@@ -33,18 +33,6 @@ const (
 	shardBits = 8
 	shards    = 1 << shardBits
 )
-
-// Segments are those a reader works with, by slot, nil where it has none. They
-// are never changed once a reader may have them.
-type Segments []*segment.Segment
-
-// of is the segment that a word names, nil if there is none.
-func (list Segments) of(w word) *segment.Segment {
-	if slot := w.ref().Slot(); w.named() && slot < len(list) {
-		return list[slot]
-	}
-	return nil
-}
 
 // Options of an Index.
 type Options struct {
@@ -68,6 +56,7 @@ type Usage struct {
 // are safe for concurrent use.
 type Index struct {
 	seed    maphash.Seed
+	segs    atomic.Pointer[Segments] // nil once closed
 	tables  [shards]atomic.Pointer[table]
 	visible atomic.Uint64
 	keys    *keys
@@ -91,58 +80,54 @@ type Index struct {
 // New returns an empty index. It keeps tombstones until DropTombstones, so it
 // can be filled in any order.
 func New(o Options) *Index {
-	return &Index{
+	x := &Index{
 		seed:    maphash.MakeSeed(),
 		keys:    new(keys),
 		keeping: true,
 		forever: o.KeepTombstones,
 	}
-}
-
-// Attach gives a segment a slot. The slot becomes free when the collector finds
-// the Segment unreachable, and no earlier: a reader may hold it long after it
-// left the store.
-func (x *Index) Attach(s *segment.Segment) error {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	slot, ok := x.keys.slots.take(&held{s.Bytes(), s.Salt(), s.Path()})
-	if !ok {
-		return ErrNoSlots
-	}
-	s.Attach(slot)
-	vfs.Own(s, release, lease{&x.keys.slots, slot})
-	if n := slot + 1; n > len(x.usage) {
-		x.usage = append(x.usage, make([]Usage, n-len(x.usage))...)
-	}
-	x.usage[slot] = Usage{}
-	return nil
+	x.segs.Store(new(Segments))
+	return x
 }
 
 // Visible is the highest sequence number that readers may see.
 func (x *Index) Visible() uint64 { return x.visible.Load() }
 
-// Usage of the segment in a slot.
-func (x *Index) Usage(slot int) Usage {
+// Usage of a segment that is attached.
+func (x *Index) Usage(seg *segment.Segment) Usage {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.usage[slot]
+	return x.usage[seg.Slot()]
 }
 
-// CountUnnamed notes so many bytes of tombstones and of records whose kind only a
-// newer version knows, which were found in the segment in a slot or copied to it.
-// Publish counts the tombstones that it is given.
-func (x *Index) CountUnnamed(slot int, tombstones, newer int64) {
+// CountUnnamed adds bytes that no word counts to the usage of a segment:
+// tombstones, and records whose kind only a newer version knows, which were
+// found in the segment or copied to it. Publish counts the tombstones that it
+// is given.
+func (x *Index) CountUnnamed(seg *segment.Segment, tombstones, newer int64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.usage[slot].Tombstones += tombstones
-	x.usage[slot].Newer += newer
+	x.usage[seg.Slot()].Tombstones += tombstones
+	x.usage[seg.Slot()].Newer += newer
 }
 
-// Usages is the usage of all segments, by slot.
-func (x *Index) Usages() []Usage {
+// SegmentUsage is a segment with its usage.
+type SegmentUsage struct {
+	Segment *segment.Segment
+	Usage
+}
+
+// Usages is the usage of every attached segment at one moment. It is empty
+// after Close.
+func (x *Index) Usages() (list []SegmentUsage) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return slices.Clone(x.usage)
+	if segs := x.segs.Load(); segs != nil {
+		for seg := range segs.All() {
+			list = append(list, SegmentUsage{seg, x.usage[seg.Slot()]})
+		}
+	}
+	return list
 }
 
 // TableBytes is how much memory the hash takes. The order of the keys, once a

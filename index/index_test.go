@@ -16,11 +16,11 @@ func TestEmpty(t *testing.T) {
 	s.wantAbsent("key")
 	s.delete("key")
 	s.wantAbsent("key")
-	o, _ := s.snapshot()
-	for range o.Ascend(nil, nil) {
+	o := s.snapshot()
+	for range o.Ascend(nil, nil).All() {
 		t.Error("an empty index has an item")
 	}
-	for range o.Descend(nil, nil) {
+	for range o.Descend(nil, nil).All() {
 		t.Error("an empty index has an item")
 	}
 }
@@ -143,13 +143,13 @@ func TestKeepTombstones(t *testing.T) {
 	s.delete("key")
 	s.index.Publish([]Change{late}, s.seq)
 	s.wantAbsent("key")
-	o, _ := s.snapshot()
+	o := s.snapshot()
 	if o.Len() != 0 || s.index.Len() != 0 {
 		t.Errorf("a deleted key counts: ordered %d, Len %d", o.Len(), s.index.Len())
 	}
 	s.put("key", "new")
 	s.wantValue("key", "new")
-	if o, _ = s.snapshot(); o.Len() != 1 {
+	if o = s.snapshot(); o.Len() != 1 {
 		t.Errorf("ordered index has %d keys, want 1", o.Len())
 	}
 }
@@ -167,7 +167,7 @@ func TestGroup(t *testing.T) {
 	}, s.seq)
 	s.wantValue("a", "new")
 	s.wantAbsent("b")
-	if o, _ := s.snapshot(); o.Len() != 1 || s.index.Len() != 1 {
+	if o := s.snapshot(); o.Len() != 1 || s.index.Len() != 1 {
 		t.Errorf("ordered %d, Len %d, want 1", o.Len(), s.index.Len())
 	}
 }
@@ -255,16 +255,33 @@ func TestCollisions(t *testing.T) {
 func TestStale(t *testing.T) {
 	s := newStore(t)
 	s.put("old", "")
-	before := s.segs
+	before := s.index.Segments()
 	s.rotate()
 	s.put("new", "")
-	if _, err := s.index.Lookup(before, []byte("new")); err != ErrStale {
-		t.Errorf("Lookup with an older state: %v, want ErrStale", err)
+	search := func(key string) error {
+		h := s.index.hash([]byte(key))
+		_, err := s.index.search(s.index.tables[h.shard()].Load(), h.bits(), before, []byte(key), nil)
+		return err
 	}
-	if hit := s.index.Glance(before, []byte("new")); hit != (Hit{}) {
-		t.Errorf("Glance with an older state: %+v", hit)
+	if err := search("new"); err != errStale {
+		t.Errorf("search with an older set: %v, want errStale", err)
 	}
-	if _, err := s.index.Lookup(before, []byte("old")); err != nil {
+	if err := search("old"); err != nil {
+		t.Error(err)
+	}
+	now := s.index.segs.Swap(before)
+	if hit := s.index.Glance([]byte("new")); hit != (Hit{}) {
+		t.Errorf("Glance with an older set: %+v", hit)
+	}
+	// A lookup that has begun with the older set goes on with the next one.
+	found := make(chan error)
+	go func() {
+		_, err := s.index.Lookup([]byte("new"))
+		found <- err
+	}()
+	runtime.Gosched()
+	s.index.segs.Store(now)
+	if err := <-found; err != nil {
 		t.Error(err)
 	}
 }
@@ -279,7 +296,7 @@ func TestDamage(t *testing.T) {
 			s := newStore(t)
 			c := s.put("key", "value")
 			flip(s, c.Ref, at, 1<<bit)
-			_, err := s.index.Lookup(s.segs, []byte("key"))
+			_, err := s.index.Lookup([]byte("key"))
 			if _, ok := err.(*segment.CorruptError); !ok && (at != kindAt || err != nil) {
 				t.Errorf("%s, bit %d flipped: %v", name, bit, err)
 			}
@@ -293,7 +310,7 @@ func TestVerifiedMark(t *testing.T) {
 	end := c.Ref.Offset() + c.Size
 	hit := func() Hit {
 		t.Helper()
-		h, err := s.index.Lookup(s.segs, []byte("key"))
+		h, err := s.index.Lookup([]byte("key"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -334,12 +351,12 @@ func TestLookupDoesNotAllocate(t *testing.T) {
 	s.put("key", "value")
 	hit, miss := []byte("key"), []byte("miss")
 	if n := testing.AllocsPerRun(100, func() {
-		h, err := s.index.Lookup(s.segs, hit)
+		h, err := s.index.Lookup(hit)
 		if err != nil {
 			t.Fatal(err)
 		}
 		h.MarkVerified(0)
-		if _, err := s.index.Lookup(s.segs, miss); err != ErrAbsent {
+		if _, err := s.index.Lookup(miss); err != ErrAbsent {
 			t.Fatal(err)
 		}
 	}); n != 0 {
@@ -374,7 +391,7 @@ func TestSlotsComeBack(t *testing.T) {
 	if slot := s.rotate().Slot(); slot != 0 {
 		t.Errorf("slot %d after slot 0 came back", slot)
 	}
-	if u := s.index.Usage(0); u != (Usage{}) {
+	if u := s.index.usage[0]; u != (Usage{}) {
 		t.Errorf("a new segment begins with %+v", u)
 	}
 	runtime.KeepAlive(second)
@@ -429,9 +446,9 @@ func runModel(t *testing.T, seed uint64) {
 		}
 		s.index.Publish(group, s.seq)
 		for _, key := range set {
-			hit, err := s.index.Lookup(s.segs, key)
+			hit, err := s.index.Lookup(key)
 			c, ok := live[string(key)]
-			if ok && (err != nil || hit.Segment.Ref(hit.Offset) != c.Ref) || !ok && err != ErrAbsent {
+			if ok && (err != nil || hit.Ref() != c.Ref) || !ok && err != ErrAbsent {
 				t.Fatalf("round %d: Lookup(%q) = %+v, %v; want %+v, %v", round, key, hit, err, c, ok)
 			}
 			s.wantGlance(string(key), hit)
@@ -452,8 +469,9 @@ func runModel(t *testing.T, seed uint64) {
 // compact moves the live records out of a segment and lets it go.
 func (s *store) compact(r *rand.Rand, live map[string]Change) {
 	s.t.Helper()
-	victim := r.IntN(len(s.segs))
-	if s.segs[victim] == nil || s.segs[victim] == s.writer.Segment() {
+	segs := s.index.Segments()
+	victim := r.IntN(segs.Slots())
+	if segs.bySlot[victim] == nil || segs.bySlot[victim] == s.writer.Segment() {
 		return
 	}
 	var moves []Move
@@ -465,7 +483,8 @@ func (s *store) compact(r *rand.Rand, live map[string]Change) {
 		}
 	}
 	s.index.Repoint(moves)
-	s.drop(s.segs[victim])
+	s.drop(segs.bySlot[victim])
+	segs = nil
 	collect()
 	if s.sweep(func(slot int) bool { return slot == victim }) != 0 {
 		s.t.Error("words are left behind after Repoint")
@@ -475,7 +494,7 @@ func (s *store) compact(r *rand.Rand, live map[string]Change) {
 
 // flip changes a byte of a record on the disk below the index.
 func flip(s *store, ref segment.Ref, at int64, bits byte) {
-	s.segs[ref.Slot()].Bytes()[ref.Offset()+at] ^= bits
+	s.index.Segments().At(ref).Segment.Bytes()[ref.Offset()+at] ^= bits
 }
 
 // collect forces a collection and gives the cleanups time to run.

@@ -45,7 +45,7 @@ func TestLoad(t *testing.T) {
 			s.write(numbered(segment.NewPut([]byte("gone"), nil, []byte("2")), 2)),
 			s.write(numbered(segment.NewPut([]byte("c"), nil, []byte("3")), 3)),
 		}
-		if _, err := s.index.Merge(older, 0, nil); err != nil {
+		if _, err := s.index.Merge(older, 0); err != nil {
 			t.Fatal(err)
 		}
 		if !keep {
@@ -57,7 +57,7 @@ func TestLoad(t *testing.T) {
 		s.wantValue("c", "3")
 		s.wantAbsent("gone")
 		s.wantBooks(map[string]Change{"a": c[0], "b": older[1], "c": older[3]})
-		if o, _ := s.snapshot(); o.Len() != 3 {
+		if o := s.snapshot(); o.Len() != 3 {
 			t.Errorf("%d keys in order", o.Len())
 		}
 	}
@@ -89,11 +89,11 @@ func TestMergeVerifies(t *testing.T) {
 		older := s.write(numbered(segment.NewPut([]byte("key"), nil, []byte("old")), 9))
 		flip(s, c[0].Ref, at, 0x0a)
 		var damage *segment.CorruptError
-		if _, err := s.index.Merge([]Change{older}, 0, nil); !errors.As(err, &damage) || damage.Offset != c[0].Ref.Offset() {
+		if _, err := s.index.Merge([]Change{older}, 0); !errors.As(err, &damage) || damage.Offset != c[0].Ref.Offset() {
 			t.Errorf("%s: Merge returns %v", name, err)
 		}
 		s.index.Publish(nil, 10)
-		if _, err := s.index.Snapshot(func() bool { return true }); !errors.As(err, &damage) {
+		if _, err := s.index.Snapshot(); !errors.As(err, &damage) {
 			t.Errorf("%s: Snapshot returns %v", name, err)
 		}
 	}

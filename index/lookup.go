@@ -2,17 +2,17 @@ package index
 
 import (
 	"bytes"
+	"errors"
 	"runtime"
 
 	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/vfs"
 )
 
-// Hit is where the newest version of a key lies. It holds the Segment, so it
-// is good for as long as it is kept.
+// Hit is where the newest version of a key lies.
 type Hit struct {
-	Segment *segment.Segment
-	Offset  int64
-	Seq     uint64 // as proven as the record is
+	Location
+	Seq uint64 // as proven as the record is
 
 	table *table
 	pos   int
@@ -33,49 +33,64 @@ func (h Hit) MarkVerified(end int64) {
 	}
 }
 
-// Lookup finds the newest version of a key. segs were loaded before the call
-// and the caller keeps them alive to the end of it. It returns ErrAbsent,
-// ErrStale, or a *segment.CorruptError if a damaged record may be the one.
-func (x *Index) Lookup(segs Segments, key []byte) (Hit, error) {
-	return x.LookupResident(segs, key, nil)
-}
+// Lookup finds the newest version of a key. It returns ErrAbsent, ErrClosed, or
+// a *segment.CorruptError if a damaged record may be the one. It takes no lock.
+func (x *Index) Lookup(key []byte) (Hit, error) { return x.LookupResident(key, nil) }
 
 // LookupResident is Lookup that does not wait for a disk. It returns ErrNotResident
-// instead of a look at a record that was not verified yet, or whose header and key
+// instead of looking at a record that was not verified yet, or whose header and key
 // are not in memory, as far as resident says, which may not read them.
-func (x *Index) LookupResident(segs Segments, key []byte, resident func([]byte) bool) (Hit, error) {
+//
+// The order of its loads is the reader's protocol of the package comment.
+func (x *Index) LookupResident(key []byte, resident func([]byte) bool) (Hit, error) {
 	h := x.hash(key)
-	t := x.tables[h.shard()].Load()
-	if t == nil {
-		return Hit{}, ErrAbsent
+	for {
+		segs := x.segs.Load()
+		if segs == nil {
+			return Hit{}, ErrClosed
+		}
+		vfs.BetweenSteps()
+		t := x.tables[h.shard()].Load()
+		if t == nil {
+			return Hit{}, ErrAbsent
+		}
+		hit, err := x.search(t, h.bits(), segs, key, resident)
+		runtime.KeepAlive(t)
+		runtime.KeepAlive(segs)
+		if err != errStale {
+			return hit, err
+		}
+		// The key is in a segment that was attached after the set was
+		// loaded, and before the key named it. The next set has it.
 	}
-	hit, err := x.search(t, h.bits(), segs, key, resident)
-	runtime.KeepAlive(t)
-	runtime.KeepAlive(segs)
-	return hit, err
 }
+
+// errStale says that a word names a segment which the set lacks: the set is
+// older than the word.
+var errStale = errors.New("set of segments older than the table")
 
 // Glance finds where Lookup looks first, without a look at the record, which may
 // have to come from disk: the newest version of the key or, seldom, a record of
 // another one that has the same bits of its hash. The Hit has no Seq. It is empty if
 // Lookup looks at no record.
-func (x *Index) Glance(segs Segments, key []byte) (hit Hit) {
+func (x *Index) Glance(key []byte) (hit Hit) {
 	h := x.hash(key)
+	segs := x.segs.Load()
 	t := x.tables[h.shard()].Load()
-	if t == nil {
+	if segs == nil || t == nil {
 		return hit
 	}
 	pos, w := t.find(t.home(h.bits()), h.bits())
 	if s := segs.of(w); s != nil {
-		hit = Hit{Segment: s, Offset: w.ref().Offset(), table: t, pos: pos, word: w}
+		hit = Hit{Location: Location{s, w.ref().Offset()}, table: t, pos: pos, word: w}
 	}
 	runtime.KeepAlive(t)
 	runtime.KeepAlive(segs)
 	return hit
 }
 
-// search follows the chain of a key.
-func (x *Index) search(t *table, bits uint64, segs Segments, key []byte, resident func([]byte) bool) (Hit, error) {
+// search follows the chain of a key. It returns errStale if the set is too old.
+func (x *Index) search(t *table, bits uint64, segs *Segments, key []byte, resident func([]byte) bool) (Hit, error) {
 	for pos := t.home(bits); ; pos = t.next(pos) {
 		var w word
 		if pos, w = t.find(pos, bits); w == empty {
@@ -83,20 +98,20 @@ func (x *Index) search(t *table, bits uint64, segs Segments, key []byte, residen
 		}
 		s, off := segs.of(w), w.ref().Offset()
 		if s == nil {
-			return Hit{}, ErrStale
+			return Hit{}, errStale
 		}
 		if resident != nil && (!w.verified() || !resident(s.Head(off, len(key)))) {
 			return Hit{}, ErrNotResident
 		}
 		stub, ok := s.Stub(off)
 		if ok && bytes.Equal(stub.Key, key) {
-			return x.judge(Hit{s, off, stub.Seq, t, pos, w}, stub.Kind)
+			return x.judge(Hit{Location{s, off}, stub.Seq, t, pos, w}, stub.Kind)
 		}
 		if resident != nil {
 			return Hit{}, ErrNotResident // more has to be read
 		}
-		// Either another key with the same hash bits or a flipped bit in
-		// this one, and only the checksum knows.
+		// Either another key has the same hash bits or a bit of this one was
+		// flipped, and only the checksum knows.
 		if _, err := s.Read(off); err != nil {
 			return Hit{}, err
 		}

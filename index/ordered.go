@@ -2,52 +2,41 @@ package index
 
 import (
 	"iter"
+	"runtime"
+	"sync/atomic"
 
 	"github.com/google/btree"
 
-	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/vfs"
 )
 
-// Ordered is the keys of an index at one moment, in order. It never changes.
-// Its methods are safe for concurrent use. They read keys in the segments of
-// that moment, so whoever uses an Ordered keeps the state alive that it was
-// taken with, and resolves the Refs there.
+// Ordered is the keys of an index at one moment, in order, with the segments of
+// that moment. It never changes until it is released. Its methods are safe for
+// concurrent use.
 type Ordered struct {
+	keys   *keys
+	seq    uint64
+	len    int
+	moment atomic.Pointer[moment] // nil once released
+}
+
+// moment is a clone of the tree and the segments that its items name.
+type moment struct {
 	tree *btree.BTreeG[item]
-	keys *keys
-
-	around func(look func())
+	segs *Segments
 }
 
-// Around returns the same keys for an iteration that looks at the tree, and at
-// keys in segments, only from within around, a page at a time; never during a
-// yield. If around does not call look, or recovers from a fault in it, the
-// iteration ends.
-func (o *Ordered) Around(around func(look func())) *Ordered {
-	return &Ordered{o.tree, o.keys, around}
-}
-
-// look fills a page.
-func (o *Ordered) look(fill func() []item) (page []item) {
-	if o.around == nil {
-		return fill()
-	}
-	o.around(func() { page = fill() })
-	return page
-}
-
-// Snapshot returns the keys as they are now. It first calls inside under the
-// index lock: whatever the caller loads there, the state and Visible, belongs to
-// the same moment, and the state keeps the segments alive that Snapshot reads.
-// If inside returns false there is no snapshot but nil. The first call builds the ordered index, which takes half a
-// second to a second for a million keys; publishing waits for it, Lookup does
-// not. Records that nobody has verified yet are verified on the way, since a
-// damaged key or kind would hide the key: the error is a *segment.CorruptError.
-func (x *Index) Snapshot(inside func() bool) (*Ordered, error) {
+// Snapshot returns the keys as they are now. The first call builds the ordered
+// index, which takes half a second to a second for a million keys; publishing
+// waits for it, Lookup does not. Records that were not verified yet are verified
+// on the way, since a damaged key or kind would hide the key: the error is a
+// *segment.CorruptError. After Close it is ErrClosed.
+func (x *Index) Snapshot() (*Ordered, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if !inside() {
-		return nil, nil
+	segs := x.segs.Load()
+	if segs == nil {
+		return nil, ErrClosed
 	}
 	x.drain()
 	if x.tree == nil {
@@ -57,19 +46,51 @@ func (x *Index) Snapshot(inside func() bool) (*Ordered, error) {
 		}
 		x.tree = tree
 	}
-	clone := x.tree.Clone()
-	return &Ordered{tree: clone, keys: x.keys}, nil
+	o := &Ordered{keys: x.keys, seq: x.visible.Load(), len: x.tree.Len()}
+	o.moment.Store(&moment{x.tree.Clone(), segs})
+	return o, nil
 }
 
 // Len is the number of keys.
-func (o *Ordered) Len() int { return o.tree.Len() }
+func (o *Ordered) Len() int { return o.len }
 
-// Get finds the record of a key.
-func (o *Ordered) Get(key []byte) (segment.Ref, bool) {
+// Seq is the highest sequence number that the keys show.
+func (o *Ordered) Seq() uint64 { return o.seq }
+
+// Segments is what the keys lie in, nil once released.
+func (o *Ordered) Segments() *Segments {
+	if m := o.moment.Load(); m != nil {
+		return m.segs
+	}
+	return nil
+}
+
+// Release lets go of the keys and the segments, and returns the segments if it
+// is the first call. Reads that begin later return ErrReleased. Segments that a
+// Location names stay valid.
+func (o *Ordered) Release() *Segments {
+	if m := o.moment.Swap(nil); m != nil {
+		return m.segs
+	}
+	return nil
+}
+
+// Get finds the record of a key. It returns ErrAbsent or ErrReleased.
+func (o *Ordered) Get(key []byte) (Location, error) {
+	m := o.moment.Load()
+	if m == nil {
+		return Location{}, ErrReleased
+	}
+	vfs.BetweenSteps()
 	probe := o.keys.lend(key)
 	defer o.keys.giveBack(probe)
-	it, ok := o.tree.Get(probe)
-	return it.ref, ok
+	it, ok := m.tree.Get(probe)
+	if !ok {
+		return Location{}, ErrAbsent
+	}
+	at := m.segs.At(it.ref)
+	runtime.KeepAlive(m)
+	return at, nil
 }
 
 // pageLen is how many items an iterator copies at a time. It yields them only
@@ -77,52 +98,97 @@ func (o *Ordered) Get(key []byte) (segment.Ref, bool) {
 // iterate again, and nothing of the tree is on the stack.
 const pageLen = 128
 
+// Scan is an iteration over an Ordered in one direction. It reads the tree, and
+// keys in segments, a page at a time and never during a yield; there it holds no
+// segment but that of the record. It is for one goroutine.
+type Scan struct {
+	ordered *Ordered
+	first   func(t *btree.BTreeG[item], page []item) []item
+	next    func(t *btree.BTreeG[item], page []item, last item) []item
+	err     error
+}
+
 // Ascend iterates over the records with start <= key < end in the order of
 // their keys. A nil start or end is open.
-func (o *Ordered) Ascend(start, end []byte) iter.Seq[segment.Ref] {
-	return func(yield func(segment.Ref) bool) {
+func (o *Ordered) Ascend(start, end []byte) *Scan {
+	return &Scan{
+		ordered: o,
+		first:   func(t *btree.BTreeG[item], page []item) []item { return o.firstUp(t, page, start, end) },
+		next:    func(t *btree.BTreeG[item], page []item, last item) []item { return o.up(t, page, last, end) },
+	}
+}
+
+// Descend iterates over the same records as Ascend, in descending order.
+func (o *Ordered) Descend(start, end []byte) *Scan {
+	return &Scan{
+		ordered: o,
+		first:   func(t *btree.BTreeG[item], page []item) []item { return o.firstDown(t, page, start, end) },
+		next:    func(t *btree.BTreeG[item], page []item, last item) []item { return o.down(t, page, last, start) },
+	}
+}
+
+// All iterates over the records. Once it has ended, Err tells whether it came to
+// the end.
+func (s *Scan) All() iter.Seq[Location] {
+	return func(yield func(Location) bool) {
+		s.err = nil
 		var memory [pageLen]item
-		page := o.look(func() []item { return o.firstUp(memory[:0], start, end) })
-		for yieldAll(page, yield) && len(page) == pageLen {
+		page := s.page(func(t *btree.BTreeG[item]) []item { return s.first(t, memory[:0]) })
+		for s.yieldAll(page, yield) && len(page) == pageLen {
 			last := page[pageLen-1]
-			page = o.look(func() []item { return o.up(memory[:0], last, end) })
+			page = s.page(func(t *btree.BTreeG[item]) []item { return s.next(t, memory[:0], last) })
 		}
 	}
 }
 
-// Descend iterates over the same records as Ascend, the other way round.
-func (o *Ordered) Descend(start, end []byte) iter.Seq[segment.Ref] {
-	return func(yield func(segment.Ref) bool) {
-		var memory [pageLen]item
-		page := o.look(func() []item { return o.firstDown(memory[:0], start, end) })
-		for yieldAll(page, yield) && len(page) == pageLen {
-			last := page[pageLen-1]
-			page = o.look(func() []item { return o.down(memory[:0], last, start) })
-		}
+// Err tells why the iteration ended early: ErrReleased, or a *vfs.FaultError if
+// the disk can't read a key. It is nil if it came to the end or was left.
+func (s *Scan) Err() error { return s.err }
+
+// page reads a page of the tree. If a key in a segment can't be read, the page is
+// empty and the iteration ends.
+func (s *Scan) page(read func(*btree.BTreeG[item]) []item) (page []item) {
+	defer vfs.EndGuard(vfs.BeginGuard(), &s.err)
+	m := s.ordered.moment.Load()
+	if m == nil {
+		s.err = ErrReleased
+		return nil
 	}
+	vfs.BetweenSteps()
+	page = read(m.tree)
+	runtime.KeepAlive(m)
+	return page
 }
 
-func yieldAll(page []item, yield func(segment.Ref) bool) bool {
+// yieldAll yields a page and reports whether the iteration goes on.
+func (s *Scan) yieldAll(page []item, yield func(Location) bool) bool {
 	for _, it := range page {
-		if !yield(it.ref) {
+		segs := s.ordered.Segments()
+		if segs == nil {
+			s.err = ErrReleased
+			return false
+		}
+		at := segs.At(it.ref)
+		runtime.KeepAlive(segs)
+		if !yield(at) {
 			return false
 		}
 	}
 	return true
 }
 
-func (o *Ordered) firstUp(page []item, start, end []byte) []item {
+func (o *Ordered) firstUp(t *btree.BTreeG[item], page []item, start, end []byte) []item {
 	from := o.keys.lend(start)
 	defer o.keys.giveBack(from)
-	return o.up(page, from, end)
+	return o.up(t, page, from, end)
 }
 
 // up fills a page with the items from from up to end, without from itself.
-func (o *Ordered) up(page []item, from item, end []byte) []item {
+func (o *Ordered) up(t *btree.BTreeG[item], page []item, from item, end []byte) []item {
 	bounded := end != nil
 	stop := o.keys.lend(end)
 	defer o.keys.giveBack(stop)
-	o.tree.AscendGreaterOrEqual(from, func(it item) bool {
+	t.AscendGreaterOrEqual(from, func(it item) bool {
 		if bounded && !o.keys.less(it, stop) {
 			return false
 		}
@@ -134,20 +200,20 @@ func (o *Ordered) up(page []item, from item, end []byte) []item {
 	return page
 }
 
-func (o *Ordered) firstDown(page []item, start, end []byte) []item {
+func (o *Ordered) firstDown(t *btree.BTreeG[item], page []item, start, end []byte) []item {
 	if end == nil {
-		return o.fillDown(page, start, o.tree.Descend)
+		return o.fillDown(page, start, t.Descend)
 	}
 	from := o.keys.lend(end)
 	defer o.keys.giveBack(from)
-	return o.down(page, from, start)
+	return o.down(t, page, from, start)
 }
 
 // down fills a page with the items below from, down to start.
-func (o *Ordered) down(page []item, from item, start []byte) []item {
+func (o *Ordered) down(t *btree.BTreeG[item], page []item, from item, start []byte) []item {
 	return o.fillDown(page, start, func(visit btree.ItemIteratorG[item]) {
 		first := true
-		o.tree.DescendLessOrEqual(from, func(it item) bool {
+		t.DescendLessOrEqual(from, func(it item) bool {
 			isFrom := first && !o.keys.less(it, from)
 			first = false
 			return isFrom || visit(it)

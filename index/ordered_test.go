@@ -29,7 +29,7 @@ func refsOf(live map[string]Change, start, end []byte) (refs []segment.Ref) {
 // that begin and end at keys, between them and nowhere.
 func (s *store) checkOrder(r *rand.Rand, set [][]byte, live map[string]Change) {
 	s.t.Helper()
-	o, _ := s.snapshot()
+	o := s.snapshot()
 	if o.Len() != len(live) {
 		s.t.Fatalf("ordered index has %d keys, want %d", o.Len(), len(live))
 	}
@@ -43,21 +43,29 @@ func (s *store) checkOrder(r *rand.Rand, set [][]byte, live map[string]Change) {
 	}
 	s.checkRange(o, live, []byte{}, []byte{})
 	for _, key := range set {
-		ref, ok := o.Get(key)
-		if want, wantOK := live[string(key)]; ok != wantOK || ref != want.Ref {
-			s.t.Fatalf("Get(%q) = %x, %v; want %x, %v", key, ref, ok, want.Ref, wantOK)
+		at, err := o.Get(key)
+		want, ok := live[string(key)]
+		if ok && (err != nil || at.Ref() != want.Ref) || !ok && err != ErrAbsent {
+			s.t.Fatalf("Get(%q) = %+v, %v; want %x, %v", key, at, err, want.Ref, ok)
 		}
 	}
+}
+
+func refsIn(s *Scan) (refs []segment.Ref) {
+	for at := range s.All() {
+		refs = append(refs, at.Ref())
+	}
+	return refs
 }
 
 func (s *store) checkRange(o *Ordered, live map[string]Change, start, end []byte) {
 	s.t.Helper()
 	want := refsOf(live, start, end)
-	if got := slices.Collect(o.Ascend(start, end)); !slices.Equal(got, want) {
+	if got := refsIn(o.Ascend(start, end)); !slices.Equal(got, want) {
 		s.t.Fatalf("Ascend(%q, %q): %d records, want %d", start, end, len(got), len(want))
 	}
 	slices.Reverse(want)
-	if got := slices.Collect(o.Descend(start, end)); !slices.Equal(got, want) {
+	if got := refsIn(o.Descend(start, end)); !slices.Equal(got, want) {
 		s.t.Fatalf("Descend(%q, %q): %d records, want %d", start, end, len(got), len(want))
 	}
 }
@@ -70,7 +78,7 @@ func TestPages(t *testing.T) {
 		key := fmt.Sprintf("the same beginning %04d", i)
 		live[key] = s.put(key, "")
 		if i%pageLen <= 1 || i%pageLen == pageLen-1 {
-			o, _ := s.snapshot()
+			o := s.snapshot()
 			s.checkRange(o, live, nil, nil)
 			s.checkRange(o, live, nil, []byte(key))
 			s.checkRange(o, live, []byte("the same beginning 0001"), nil)
@@ -84,8 +92,8 @@ func TestIteratorsCanBeLeft(t *testing.T) {
 	for i := range 500 {
 		s.put(fmt.Sprintf("%04d", i), "")
 	}
-	o, _ := s.snapshot()
-	for _, all := range []iter.Seq[segment.Ref]{o.Ascend(nil, []byte("x")), o.Descend([]byte("0"), nil)} {
+	o := s.snapshot()
+	for _, all := range []iter.Seq[Location]{o.Ascend(nil, []byte("x")).All(), o.Descend([]byte("0"), nil).All()} {
 		for range maxProbes + 1 {
 			for range all {
 				break
@@ -122,7 +130,7 @@ func TestSnapshotsStayAsTheyAre(t *testing.T) {
 		key := fmt.Sprintf("key %05d", i)
 		live[key] = s.put(key, "old")
 	}
-	o, segs := s.snapshot()
+	o := s.snapshot()
 	frozen := maps.Clone(live)
 
 	first := s.writer.Segment()
@@ -148,24 +156,24 @@ func TestSnapshotsStayAsTheyAre(t *testing.T) {
 
 	s.checkRange(o, frozen, nil, nil)
 	for key, c := range frozen {
-		if ref, ok := o.Get([]byte(key)); !ok || ref != c.Ref {
-			t.Fatalf("Get(%q) = %x, %v; want %x", key, ref, ok, c.Ref)
+		at, err := o.Get([]byte(key))
+		if err != nil || at.Ref() != c.Ref {
+			t.Fatalf("Get(%q) = %+v, %v; want %x", key, at, err, c.Ref)
 		}
-		if r, err := segs[c.Ref.Slot()].Read(c.Ref.Offset()); err != nil || string(r.Value) != "old" {
+		if r, err := at.Read(); err != nil || string(r.Value) != "old" {
 			t.Fatalf("%q is %q, %v", key, r.Value, err)
 		}
 	}
 }
 
-// TestSnapshotIsOneMoment: what inside sees belongs to the clone.
+// TestSnapshotIsOneMoment: the sequence number belongs to the keys.
 func TestSnapshotIsOneMoment(t *testing.T) {
 	s := newStore(t)
 	for i := range 100 {
 		s.put(fmt.Sprint(i), "")
-		var visible uint64
-		o, err := s.index.Snapshot(func() bool { visible = s.index.Visible(); return true })
-		if err != nil || o.Len() != i+1 || visible != s.seq {
-			t.Fatalf("%d keys up to %d, want %d up to %d", o.Len(), visible, i+1, s.seq)
+		o, err := s.index.Snapshot()
+		if err != nil || o.Len() != i+1 || o.Seq() != s.seq {
+			t.Fatalf("%d keys up to %d, want %d up to %d", o.Len(), o.Seq(), i+1, s.seq)
 		}
 	}
 }
@@ -195,7 +203,7 @@ func TestRepoint(t *testing.T) {
 		"newer": second,
 	}
 	s.wantBooks(live)
-	o, _ := s.snapshot()
+	o := s.snapshot()
 	s.checkRange(o, live, nil, nil)
 }
 
@@ -229,7 +237,7 @@ func TestRepointDrains(t *testing.T) {
 	for s.index.keys.slots.memory(slot) != nil {
 		collect()
 	}
-	o, _ := s.snapshot()
+	o := s.snapshot()
 	s.checkRange(o, map[string]Change{"key": c}, nil, nil)
 }
 
@@ -267,7 +275,7 @@ func TestSweep(t *testing.T) {
 		if ordered && s.index.tree == nil {
 			t.Error("the ordered index was dropped")
 		}
-		o, _ := s.snapshot()
+		o := s.snapshot()
 		s.checkRange(o, live, nil, nil)
 	}
 }
@@ -291,7 +299,7 @@ func TestFeedFills(t *testing.T) {
 		group = append(group, live[key])
 	}
 	s.index.Publish(group, s.seq)
-	o, _ := s.snapshot()
+	o := s.snapshot()
 	s.checkRange(o, live, nil, nil)
 }
 
@@ -343,7 +351,7 @@ func TestDamageDropsTree(t *testing.T) {
 		t.Error("a tree that lost its way is kept")
 	}
 	var damage *segment.CorruptError
-	if o, err := s.index.Snapshot(func() bool { return true }); o != nil || !errors.As(err, &damage) || damage.Offset != c.Ref.Offset() {
+	if o, err := s.index.Snapshot(); o != nil || !errors.As(err, &damage) || damage.Offset != c.Ref.Offset() {
 		t.Errorf("Snapshot of a damaged key: %v, %v", o, err)
 	}
 }
@@ -373,12 +381,12 @@ func TestSort(t *testing.T) {
 func TestProbesAreMany(t *testing.T) {
 	s := newStore(t)
 	s.put("key", "")
-	o, _ := s.snapshot()
+	o := s.snapshot()
 	errs := make(chan error)
 	for range 4 * maxProbes {
 		go func() {
 			for range 50 {
-				if _, ok := o.Get([]byte("key")); !ok {
+				if _, err := o.Get([]byte("key")); err != nil {
 					errs <- errors.New("key not found")
 					return
 				}

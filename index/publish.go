@@ -2,6 +2,7 @@ package index
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/crowfly/crowfly/segment"
 )
@@ -25,12 +26,12 @@ type Change struct {
 // same sequence number is a copy of it and takes its place, unless it would
 // replace a tombstone by something else.
 //
-// The segments of all records are in a state that readers can load already.
-// If reading a page of an older record faults, nothing has been published.
+// The segments of all records are attached. If reading a page of an older record
+// faults, nothing has been published.
 //
-// It returns the blobrefs that no key names any more: nobody needs their blobs
-// but those who hold them.
-func (x *Index) Publish(changes []Change, visible uint64) (dead []segment.Ref) {
+// It returns the blobrefs that no key names any more: only readers that hold
+// their blobs still need them.
+func (x *Index) Publish(changes []Change, visible uint64) (dead []Location) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.publish(changes, visible, nil)
@@ -42,11 +43,11 @@ func (x *Index) Publish(changes []Change, visible uint64) (dead []segment.Ref) {
 // flipped bit in them would bring an older version back. If one is damaged,
 // nothing has been published and the error is a *segment.CorruptError.
 //
-// gone, which may be nil, is for followers: keys whose newest record lies in a
-// segment for which it is true are removed at the same moment. What left the
-// manifest and was not superseded by a copy is deleted. If a page of such a
-// record faults, readers see what they saw before, some of it in copies.
-func (x *Index) Merge(changes []Change, visible uint64, gone func(slot int) bool) (dead []segment.Ref, err error) {
+// leaving is for followers: the segments that are about to be detached. Keys
+// whose newest record lies in one are removed at the same moment: a record that
+// left the manifest and was not superseded by a copy is deleted. If a page of
+// such a record faults, readers see what they saw before, some of it in copies.
+func (x *Index) Merge(changes []Change, visible uint64, leaving ...segment.ID) (dead []Location, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for i := range changes {
@@ -54,14 +55,24 @@ func (x *Index) Merge(changes []Change, visible uint64, gone func(slot int) bool
 			return nil, err
 		}
 	}
-	if gone == nil {
+	if len(leaving) == 0 {
 		return x.publish(changes, visible, nil), nil
 	}
+	gone := x.slotsOf(leaving)
 	copies, news := x.split(changes)
 	dead = x.publish(copies, 0, nil)
 	dead = append(dead, x.publish(news, visible, gone)...)
 	x.drain() // while the segments of what was removed are there
 	return dead, nil
+}
+
+// slotsOf reports of a slot whether its segment is one of those.
+func (x *Index) slotsOf(ids []segment.ID) func(slot int) bool {
+	segs := x.segs.Load()
+	return func(slot int) bool {
+		seg := segs.bySlot[slot]
+		return seg != nil && slices.Contains(ids, seg.ID())
+	}
 }
 
 // split separates changes that tell readers nothing new from the others.
@@ -98,7 +109,7 @@ func (x *Index) prove(key []byte) error {
 }
 
 // publish is Publish under the lock. It removes keys too, see Merge.
-func (x *Index) publish(changes []Change, visible uint64, gone func(slot int) bool) (dead []segment.Ref) {
+func (x *Index) publish(changes []Change, visible uint64, gone func(slot int) bool) (dead []Location) {
 	x.prepare(changes)
 	orphans := x.orphans(gone)
 	x.makeRoom(len(changes) + len(orphans))
@@ -107,7 +118,7 @@ func (x *Index) publish(changes []Change, visible uint64, gone func(slot int) bo
 	for i := range changes {
 		c := &changes[i]
 		if ref, ok := x.apply(c, x.hashes[i]); ok {
-			dead = append(dead, ref)
+			dead = append(dead, x.segs.Load().At(ref))
 		}
 	}
 	x.remove(orphans)

@@ -10,11 +10,11 @@ type Move struct {
 }
 
 // Repoint makes each key that still names the old record name the copy, in
-// both structures. The segments of the copies are in a state that readers can
-// load already, those of the old records in one still.
+// both structures. The segments of the copies and of the old records are
+// attached.
 //
 // It also empties the feed, so it is called at least once, if need be with no
-// moves, before a segment leaves the state: the feed may name records that
+// moves, before a segment is detached: the feed may name records that
 // were superseded before the ordered index ever knew them.
 func (x *Index) Repoint(moves []Move) {
 	x.mu.Lock()

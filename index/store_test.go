@@ -20,7 +20,6 @@ type store struct {
 	t      testing.TB
 	disk   vfs.FS
 	index  *Index
-	segs   Segments
 	writer *segment.Writer
 	id     segment.ID
 	seq    uint64
@@ -40,7 +39,7 @@ func loadingStore(t testing.TB, o Options) *store {
 	return s
 }
 
-// rotate starts a new segment and makes a state that has it.
+// rotate starts a new segment that readers can see.
 func (s *store) rotate() *segment.Segment {
 	s.t.Helper()
 	s.id++
@@ -52,20 +51,11 @@ func (s *store) rotate() *segment.Segment {
 		s.t.Fatal(err)
 	}
 	s.writer = w
-	segs := slices.Clone(s.segs)
-	if n := seg.Slot() + 1; n > len(segs) {
-		segs = append(segs, make(Segments, n-len(segs))...)
-	}
-	segs[seg.Slot()] = seg
-	s.segs = segs
 	return seg
 }
 
-// drop makes a state without the segment.
-func (s *store) drop(seg *segment.Segment) {
-	s.segs = slices.Clone(s.segs)
-	s.segs[seg.Slot()] = nil
-}
+// drop takes a segment from the readers.
+func (s *store) drop(seg *segment.Segment) { s.index.Detach(seg.ID()) }
 
 // write appends a record under the next sequence number, or under seq if it
 // has one, and returns what to publish.
@@ -115,7 +105,7 @@ func (s *store) copyOf(c Change) Change {
 
 func (s *store) record(ref segment.Ref) segment.Record {
 	s.t.Helper()
-	r, err := s.segs[ref.Slot()].Read(ref.Offset())
+	r, err := s.index.Segments().At(ref).Read()
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -125,7 +115,7 @@ func (s *store) record(ref segment.Ref) segment.Record {
 // get returns the value of a key.
 func (s *store) get(key string) (value string, ok bool) {
 	s.t.Helper()
-	hit, err := s.index.Lookup(s.segs, []byte(key))
+	hit, err := s.index.Lookup([]byte(key))
 	if errors.Is(err, ErrAbsent) {
 		return "", false
 	}
@@ -146,7 +136,7 @@ func (s *store) get(key string) (value string, ok bool) {
 // of the same bits of a hash.
 func (s *store) wantGlance(key string, found Hit) {
 	s.t.Helper()
-	glance := s.index.Glance(s.segs, []byte(key))
+	glance := s.index.Glance([]byte(key))
 	found.Seq = 0
 	if glance == found {
 		return
@@ -175,13 +165,12 @@ func (s *store) wantAbsent(key string) {
 	}
 }
 
-// snapshot takes an Ordered with the state that belongs to it.
-func (s *store) snapshot() (o *Ordered, segs Segments) {
-	o, err := s.index.Snapshot(func() bool { segs = s.segs; return true })
+func (s *store) snapshot() *Ordered {
+	o, err := s.index.Snapshot()
 	if err != nil {
 		s.t.Error(err)
 	}
-	return o, segs
+	return o
 }
 
 // wantBooks checks the counts against the records that are live.
@@ -190,16 +179,16 @@ func (s *store) wantBooks(live map[string]Change) {
 	if got := s.index.Len(); got != len(live) {
 		s.t.Errorf("Len() = %d, want %d", got, len(live))
 	}
-	want := make([]Usage, len(s.segs))
+	want := make([]Usage, s.index.Segments().Slots())
 	for _, c := range live {
 		want[c.Ref.Slot()].Records++
 		want[c.Ref.Slot()].Bytes += c.Size
 	}
-	for slot := range s.segs {
-		got := s.index.Usage(slot)
+	for slot := range want {
+		got := s.index.usage[slot]
 		got.Tombstones = 0
 		if got != want[slot] {
-			s.t.Errorf("Usage(%d) = %+v, want %+v", slot, got, want[slot])
+			s.t.Errorf("usage[%d] = %+v, want %+v", slot, got, want[slot])
 		}
 	}
 	for shard, want := range s.index.fills {

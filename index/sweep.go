@@ -13,8 +13,8 @@ type orphan struct {
 }
 
 // orphans finds all words that name a segment that is gone. The segments are
-// still alive, in a state that is dropped later. If a page of one can't be read
-// it faults, and nothing has changed.
+// still attached. If a page of one can't be read it faults, and nothing has
+// changed.
 func (x *Index) orphans(gone func(slot int) bool) (list []orphan) {
 	if gone == nil {
 		return nil
