@@ -85,13 +85,13 @@ func BenchmarkWriteHint(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer db.Close()
-	e := db.manifests.get().segments[0]
+	e := db.manifests.Current().Segments[0]
 	for b.Loop() {
-		if err := db.writeHint(db.index.Segments().Find(e.id), e); err != nil {
+		if err := db.writeHint(db.index.Segments().Find(e.ID), e); err != nil {
 			b.Fatal(err)
 		}
 	}
-	b.ReportMetric(float64(e.tally.Records), "records")
+	b.ReportMetric(float64(e.Tally.Records), "records")
 }
 
 func BenchmarkView(b *testing.B) {

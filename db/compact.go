@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 
+	"github.com/crowfly/crowfly/db/manifest"
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs"
@@ -56,9 +57,9 @@ const (
 func (db *DB) newCompaction(inputs []*segment.Segment) *compaction {
 	c := &compaction{db: db, inputs: inputs, offset: segment.HeaderSize, oldest: ^uint64(0)}
 	c.borrow()
-	for _, e := range db.manifests.get().segments {
-		if !e.active && !c.isInput(e.id) {
-			c.oldest = min(c.oldest, e.tally.MinSeq)
+	for _, e := range db.manifests.Current().Segments {
+		if !e.Active && !c.isInput(e.ID) {
+			c.oldest = min(c.oldest, e.Tally.MinSeq)
 		}
 	}
 	return c
@@ -335,8 +336,8 @@ func (c *compaction) moveOver() (err error) {
 
 // editManifest is DB.editManifest for somebody who does not hold DB.write.
 func (c *compaction) editManifest() error {
-	err := c.db.manifests.editAmong(c.edit)
-	if err != nil && !c.db.manifests.outcomeKnown() {
+	err := c.db.manifests.EditAndPrepare(c.edit)
+	if err != nil && !c.db.manifests.OutcomeKnown() {
 		c.db.poison(err)
 	}
 	return err
@@ -353,16 +354,16 @@ func (db *DB) poison(err error) {
 // of their records. The active segment's durable length goes with it: a
 // follower may only lose the inputs together with seeing what superseded
 // their records.
-func (c *compaction) edit(m *manifest) {
-	place := slices.IndexFunc(m.segments, func(e entry) bool { return c.isInput(e.id) })
-	m.segments = slices.DeleteFunc(m.segments, func(e entry) bool { return c.isInput(e.id) })
+func (c *compaction) edit(m *manifest.List) {
+	place := slices.IndexFunc(m.Segments, func(e manifest.Entry) bool { return c.isInput(e.ID) })
+	m.Segments = slices.DeleteFunc(m.Segments, func(e manifest.Entry) bool { return c.isInput(e.ID) })
 	for i, w := range c.outputs {
 		seg := w.Segment()
-		m.nextID = max(m.nextID, seg.ID()+1)
-		m.segments = slices.Insert(m.segments, place+i, entry{id: seg.ID(), length: seg.Len(), salt: seg.Salt(), tally: w.Tally()})
+		m.NextID = max(m.NextID, seg.ID()+1)
+		m.Segments = slices.Insert(m.Segments, place+i, manifest.Entry{ID: seg.ID(), Length: seg.Len(), Salt: seg.Salt(), Tally: w.Tally()})
 	}
-	if e := m.active(); e != nil {
-		e.length = c.db.index.Segments().Find(e.id).Synced()
+	if e := m.Active(); e != nil {
+		e.Length = c.db.index.Segments().Find(e.ID).Synced()
 	}
 }
 

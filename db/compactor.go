@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/crowfly/crowfly/db/manifest"
 	"github.com/crowfly/crowfly/segment"
 )
 
@@ -227,16 +228,16 @@ func (c *compactor) count() {
 
 // hintNext writes one of the hints that are missing and has the timer go on.
 // What this run has written comes first: it is in memory still.
-func (db *DB) hintNext(list []entry) {
+func (db *DB) hintNext(list []manifest.Entry) {
 	if len(list) == 0 {
 		return
 	}
 	c := &db.compactor
-	n := slices.IndexFunc(list, func(e entry) bool { return e.id >= c.since })
+	n := slices.IndexFunc(list, func(e manifest.Entry) bool { return e.ID >= c.since })
 	if n < 0 {
 		c.owed = 0
 		db.hint(&list[0])
-		db.scheduleCompaction(db.pace(list[0].length))
+		db.scheduleCompaction(db.pace(list[0].Length))
 		return
 	}
 	began := db.fs.Now()
@@ -246,8 +247,8 @@ func (db *DB) hintNext(list []entry) {
 }
 
 // hint writes the hint of a sealed segment. The caller holds compactor.mu.
-func (db *DB) hint(e *entry) {
-	seg := db.index.Segments().Find(e.id)
+func (db *DB) hint(e *manifest.Entry) {
+	seg := db.index.Segments().Find(e.ID)
 	if err := db.writeHint(seg, *e); err != nil {
 		if path, ok := damagedPath(err); ok && path == seg.Path() {
 			db.compactor.suspectOne(seg.ID(), err) // of no consequence otherwise

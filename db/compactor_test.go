@@ -187,7 +187,7 @@ func TestCompactStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range disk.Names() {
-		if id, ok := segment.ParseFileName(name); ok && db.manifests.get().entry(id) == nil {
+		if id, ok := segment.ParseFileName(name); ok && db.manifests.Current().Entry(id) == nil {
 			t.Errorf("%s stays behind", name)
 		}
 	}
@@ -288,7 +288,7 @@ func TestCompactUnread(t *testing.T) {
 	mustPut(t, db, "padding", "small")
 	seal()
 	for _, e := range db.missingHints() {
-		if err := db.writeHint(db.index.Segments().Find(e.id), e); err != nil {
+		if err := db.writeHint(db.index.Segments().Find(e.ID), e); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -109,7 +109,7 @@ func TestHintsKeepUp(t *testing.T) {
 		}
 	}
 	if s := db.Stats().Compaction; s.Compactions < 20 || most > 3 {
-		t.Errorf("%d segments were without a hint at once, of %d, after %d compactions", most, len(db.manifests.get().segments), s.Compactions)
+		t.Errorf("%d segments were without a hint at once, of %d, after %d compactions", most, len(db.manifests.Current().Segments), s.Compactions)
 	}
 }
 
@@ -144,12 +144,12 @@ func damageNewest(t *testing.T) (db *DB, disk *simdisk.Disk, damaged segment.ID)
 // from repair what it could still save.
 func TestCompactBesideDamage(t *testing.T) {
 	db, _, damaged := damageNewest(t)
-	older := db.manifests.get().segments[0].id
+	older := db.manifests.Current().Segments[0].ID
 	for range 3 {
 		db.Compact(t.Context(), nil)
 	}
 	s := db.Stats().Compaction
-	if s.Compactions > 1 || !slices.Contains(s.Suspect, older) || db.manifests.get().entry(older) == nil {
+	if s.Compactions > 1 || !slices.Contains(s.Suspect, older) || db.manifests.Current().Entry(older) == nil {
 		t.Errorf("%d compactions, suspects %v, %d is damaged", s.Compactions, s.Suspect, damaged)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/crowfly/crowfly/db/manifest"
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs"
@@ -19,7 +20,7 @@ type DB struct {
 
 	// Synchronised by themselves.
 	index     *index.Index
-	manifests *manifestOwner
+	manifests *manifest.Owner
 	blobs     *blobs
 	hints     hints
 	queue     commitQueue
@@ -113,7 +114,7 @@ func (db *DB) Close() error {
 	}
 	db.compactor.room.release(db.fs) // the last manifest needs some room
 	err := writeError(db.finish())
-	db.manifests.unprepare() // unless the last edit has used it
+	db.manifests.Unprepare() // unless the last edit has used it
 	db.index.Close()
 	return errors.Join(err, db.unlock(), db.handles.stillOpen())
 }

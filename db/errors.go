@@ -91,3 +91,10 @@ func lacksSpace(err error) bool { return isNoSpace(err) || errors.Is(err, ErrPin
 func isNoSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
+
+func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+
+func isPathError(err error) bool {
+	_, ok := errors.AsType[*fs.PathError](err)
+	return ok
+}

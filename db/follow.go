@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/crowfly/crowfly/db/manifest"
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs"
@@ -21,7 +22,7 @@ const followEvery = 100 * time.Millisecond
 // from one that was deleted since.
 type follower struct {
 	mu       sync.Mutex
-	manifest *manifest
+	manifest *manifest.List
 	applied  map[segment.ID]int64  // up to where each segment's records are in the index
 	ended    atomic.Pointer[error] // why following can't go on; Health does not wait for mu
 	begun    bool                  // the index is not empty, or has readers
@@ -37,7 +38,7 @@ var errRewound = errors.New("the writer has taken back what it failed to write, 
 const followAttempts = 100
 
 func (db *DB) openFollower() error {
-	db.follow.manifest = &manifest{}
+	db.follow.manifest = &manifest.List{}
 	db.follow.mu.Lock()
 	defer db.follow.mu.Unlock()
 	if err := db.refresh(); err != nil {
@@ -100,9 +101,9 @@ func (db *DB) refresh() (err error) {
 		if err != nil {
 			return err
 		}
-		m, err := readManifest(db.fs, names)
-		if err == nil && m != nil && !alive && m.generation != db.follow.manifest.generation {
-			err = db.checkStrays(m, segmentFiles(names))
+		m, err := manifest.Read(db.fs, names)
+		if err == nil && m != nil && !alive && m.Generation != db.follow.manifest.Generation {
+			err = db.checkStrays(m, segment.Files(names))
 		}
 		switch {
 		case err != nil:
@@ -124,15 +125,15 @@ func (db *DB) superseded(names []string) bool {
 	if err != nil {
 		return false
 	}
-	before, _ := latestGeneration(names)
-	after, ok := latestGeneration(now)
+	before, _ := manifest.LatestGeneration(names)
+	after, ok := manifest.LatestGeneration(now)
 	return ok && after > before
 }
 
 // followManifest applies what is new: first everything is read and verified,
 // then readers get the new segments, then the index entries, without those that
 // still name a segment that left the manifest, and at last these segments go.
-func (db *DB) followManifest(m *manifest, alive bool) error {
+func (db *DB) followManifest(m *manifest.List, alive bool) error {
 	n := &news{db: db, m: m, alive: alive, applied: make(map[segment.ID]int64)}
 	if err := n.read(); err != nil {
 		return err
@@ -152,7 +153,7 @@ func (db *DB) followManifest(m *manifest, alive bool) error {
 // news is what a follower finds in one look at the directory.
 type news struct {
 	db      *DB
-	m       *manifest
+	m       *manifest.List
 	alive   bool // is there a writer?
 	changes []index.Change
 	shown   []index.Change // shown, but no longer where they were
@@ -164,13 +165,13 @@ type news struct {
 // see nothing of it yet.
 func (n *news) read() error {
 	var sealed, rest []sealedSegment
-	for i := range n.m.segments {
-		e := &n.m.segments[i]
+	for i := range n.m.Segments {
+		e := &n.m.Segments[i]
 		seg, err := n.open(e)
 		if err != nil {
 			return err
 		}
-		if e.active || n.db.follow.begun {
+		if e.Active || n.db.follow.begun {
 			rest = append(rest, sealedSegment{seg, e})
 		} else {
 			sealed = append(sealed, sealedSegment{seg, e})
@@ -192,8 +193,8 @@ func (n *news) readHints(list []sealedSegment) (rest []sealedSegment) {
 	rest = n.db.loadHints(list)
 	for _, s := range list {
 		if !slices.Contains(rest, s) {
-			n.applied[s.entry.id] = s.entry.length
-			n.visible = max(n.visible, s.entry.tally.MaxSeq)
+			n.applied[s.entry.ID] = s.entry.Length
+			n.visible = max(n.visible, s.entry.Tally.MaxSeq)
 		}
 	}
 	return rest
@@ -228,27 +229,27 @@ func (n *news) brings(seq uint64) bool {
 	return slices.ContainsFunc(n.changes, func(c index.Change) bool { return c.Seq == seq })
 }
 
-func (n *news) open(e *entry) (*segment.Segment, error) {
-	if seg := n.db.index.Segments().Find(e.id); seg != nil {
+func (n *news) open(e *manifest.Entry) (*segment.Segment, error) {
+	if seg := n.db.index.Segments().Find(e.ID); seg != nil {
 		return seg, nil
 	}
-	seg, err := n.db.openNamed(n.m, e, e.length, e.capacity)
+	seg, err := n.db.openNamed(n.m, e, e.Length, e.Capacity)
 	if err != nil {
 		return nil, err
 	}
 	return seg, n.db.attach(seg)
 }
 
-func (n *news) readSegment(seg *segment.Segment, e *entry) error {
-	from, end := n.db.follow.applied[e.id], e.length
+func (n *news) readSegment(seg *segment.Segment, e *manifest.Entry) error {
+	from, end := n.db.follow.applied[e.ID], e.Length
 	if from == 0 {
 		from = segment.HeaderSize
 	}
-	if from > end && !e.active {
+	if from > end && !e.Active {
 		n.noteTakenBack(seg, end, from)
 		from = end
 	}
-	if e.active {
+	if e.Active {
 		var err error
 		if end, err = n.durableEnd(seg, e, from); err != nil {
 			return err
@@ -260,18 +261,18 @@ func (n *news) readSegment(seg *segment.Segment, e *entry) error {
 		}
 	}
 	changes, tally, err := n.db.readRecords(seg, from, end)
-	if err == nil && from == segment.HeaderSize && !e.active && tally != e.tally {
-		err = wrongTally(seg, tally, e.tally)
+	if err == nil && from == segment.HeaderSize && !e.Active && tally != e.Tally {
+		err = wrongTally(seg, tally, e.Tally)
 	}
 	n.changes = append(n.changes, changes...)
-	n.applied[e.id] = end
+	n.applied[e.ID] = end
 	return err
 }
 
 // durableEnd is how far the active segment may be shown: beside a living
 // writer only what is known to be synced, without one every complete batch,
 // as the next writer will do.
-func (n *news) durableEnd(seg *segment.Segment, e *entry, from int64) (int64, error) {
+func (n *news) durableEnd(seg *segment.Segment, e *manifest.Entry, from int64) (int64, error) {
 	tail, err := seg.FollowTail(from)
 	if err != nil {
 		return 0, err
@@ -279,7 +280,7 @@ func (n *news) durableEnd(seg *segment.Segment, e *entry, from int64) (int64, er
 	if tail.Newer != nil {
 		return 0, newerRecord(seg, tail)
 	}
-	proven := max(tail.Proven, e.length)
+	proven := max(tail.Proven, e.Length)
 	if tail.Valid < proven {
 		return 0, unverified(seg, tail.Valid, proven)
 	}
@@ -314,7 +315,7 @@ func (n *news) publish() error {
 // left are the segments that left the manifest.
 func (n *news) left() (gone []segment.ID) {
 	for seg := range n.db.index.Segments().All() {
-		if n.m.entry(seg.ID()) == nil {
+		if n.m.Entry(seg.ID()) == nil {
 			gone = append(gone, seg.ID())
 		}
 	}
@@ -328,9 +329,9 @@ func (n *news) drop() {
 	}
 }
 
-func (db *DB) currentManifest() *manifest {
+func (db *DB) currentManifest() *manifest.List {
 	if !db.opts.ReadOnly {
-		return db.manifests.get()
+		return db.manifests.Current()
 	}
 	db.follow.mu.Lock()
 	defer db.follow.mu.Unlock()

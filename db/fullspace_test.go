@@ -250,7 +250,7 @@ func TestCompactWithoutRoom(t *testing.T) {
 			if after := fileBytes(s.disk); !c.fails && after > before*2/3 {
 				t.Errorf("%d bytes, %d before", after, before)
 			}
-			if s.db.manifests.next == nil {
+			if !s.db.manifests.Prepared() {
 				t.Error("the next manifest, which deletes may need, is not ready any more")
 			}
 			s.check(s.db)
@@ -316,15 +316,15 @@ func TestNoRoomForBest(t *testing.T) {
 	resume()
 	before := disk.Count(simdisk.OpCreate)
 	disk.Advance(time.Minute)
-	if m := db.manifests.get(); m.entry(other) != nil || m.entry(best) == nil {
-		t.Errorf("of the segments %v and %v, the first of which does not fit, there are %+v", best, other, m.segments)
+	if m := db.manifests.Current(); m.Entry(other) != nil || m.Entry(best) == nil {
+		t.Errorf("of the segments %v and %v, the first of which does not fit, there are %+v", best, other, m.Segments)
 	}
 	if n := disk.Count(simdisk.OpCreate) - before; n > 30 {
 		t.Errorf("%d files were made in a minute", n)
 	}
 	disk.Resize(large)
 	disk.Advance(2 * time.Second)
-	if db.manifests.get().entry(best) != nil {
+	if db.manifests.Current().Entry(best) != nil {
 		t.Error("it is still there though there is room")
 	}
 }

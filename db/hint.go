@@ -8,8 +8,10 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/crowfly/crowfly/db/manifest"
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/vfs"
 )
 
 // A hint saves Open the reading of a sealed segment. Nothing depends on it:
@@ -66,16 +68,16 @@ func (h *hints) isThere(id segment.ID) bool {
 	return h.done[id]
 }
 
-func (db *DB) wantsHint(e *entry) bool { return !e.active && e.length >= db.hintMinimum() }
+func (db *DB) wantsHint(e *manifest.Entry) bool { return !e.Active && e.Length >= db.hintMinimum() }
 
 // missingHints returns the sealed segments that should get a hint: none on a disk
 // that is nearly full.
-func (db *DB) missingHints() (list []entry) {
+func (db *DB) missingHints() (list []manifest.Entry) {
 	if db.scarce() {
 		return nil
 	}
-	for _, e := range db.manifests.get().segments {
-		if db.wantsHint(&e) && !db.hints.has(e.id) {
+	for _, e := range db.manifests.Current().Segments {
+		if db.wantsHint(&e) && !db.hints.has(e.ID) {
 			list = append(list, e)
 		}
 	}
@@ -85,15 +87,15 @@ func (db *DB) missingHints() (list []entry) {
 // writeHint writes the hint of a sealed segment, in the place of one that is
 // of no use. It reads the segment, and a *CorruptError says that this is
 // damaged. It is not called for two segments at a time, and takes no lock.
-func (db *DB) writeHint(seg *segment.Segment, e entry) error {
-	db.hints.note(e.id, false) // once a run: the next one tries again
-	name := e.id.HintName()
+func (db *DB) writeHint(seg *segment.Segment, e manifest.Entry) error {
+	db.hints.note(e.ID, false) // once a run: the next one tries again
+	name := e.ID.HintName()
 	temp := segment.TempName(name)
-	file, err := createAnew(db.fs, temp)
+	file, err := vfs.CreateAnew(db.fs, temp)
 	if err != nil {
 		return err
 	}
-	err = errors.Join(seg.WriteHint(file, e.tally), file.Sync(), file.Close())
+	err = errors.Join(seg.WriteHint(file, e.Tally), file.Sync(), file.Close())
 	if err == nil {
 		db.fs.Remove(name)
 		err = db.fs.Rename(temp, name)
@@ -102,10 +104,10 @@ func (db *DB) writeHint(seg *segment.Segment, e entry) error {
 		return errors.Join(err, db.fs.Remove(temp))
 	}
 	// Losing the name costs a scan, so the directory is not synced.
-	if db.manifests.get().entry(e.id) == nil {
+	if db.manifests.Current().Entry(e.ID) == nil {
 		return db.fs.Remove(name) // the segment has left the store meanwhile
 	}
-	db.hints.note(e.id, true)
+	db.hints.note(e.ID, true)
 	return nil
 }
 
@@ -113,7 +115,7 @@ func (db *DB) writeHint(seg *segment.Segment, e entry) error {
 // worth it and does not take long. If it fails, the next Open reads the segment.
 func (db *DB) hintLast(id segment.ID) {
 	for _, e := range db.missingHints() {
-		if e.id == id && e.tally.Records <= hintAtClose {
+		if e.ID == id && e.Tally.Records <= hintAtClose {
 			db.writeHint(db.index.Segments().Find(id), e)
 		}
 	}
@@ -122,7 +124,7 @@ func (db *DB) hintLast(id segment.ID) {
 // sealedSegment is one that is being loaded.
 type sealedSegment struct {
 	*segment.Segment
-	entry *entry
+	entry *manifest.Entry
 }
 
 // loadHints fills the index, which is empty and has no readers yet, from the
@@ -130,7 +132,7 @@ type sealedSegment struct {
 func (db *DB) loadHints(list []sealedSegment) (rest []sealedSegment) {
 	merge := hintMerge{named: make(map[segment.Ref]bool), blobs: make(map[segment.ID]bool)}
 	for _, s := range list {
-		if h, err := segment.OpenHint(db.fs, s.Segment, s.entry.tally); err == nil {
+		if h, err := segment.OpenHint(db.fs, s.Segment, s.entry.Tally); err == nil {
 			merge.add(s, h)
 		} else {
 			rest = append(rest, s)

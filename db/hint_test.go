@@ -17,14 +17,14 @@ import (
 // hintAll writes the hints of all sealed segments, however short.
 func hintAll(t testing.TB, db *DB) (names []string) {
 	t.Helper()
-	for _, e := range db.manifests.get().segments {
-		if e.active {
+	for _, e := range db.manifests.Current().Segments {
+		if e.Active {
 			continue
 		}
-		if err := db.writeHint(db.index.Segments().Find(e.id), e); err != nil {
+		if err := db.writeHint(db.index.Segments().Find(e.ID), e); err != nil {
 			t.Fatal(err)
 		}
-		names = append(names, e.id.HintName())
+		names = append(names, e.ID.HintName())
 	}
 	return names
 }
@@ -246,7 +246,7 @@ func TestHintsComeAndGo(t *testing.T) {
 
 	db = open(t, "", &Options{FS: disk})
 	list := db.missingHints()
-	if len(list) != 1 || list[0].id != id {
+	if len(list) != 1 || list[0].ID != id {
 		t.Fatalf("hints missing of %v", list)
 	}
 	if s := db.Stats(); s.Hints != 0 || s.HintsMissing != 1 {
@@ -299,8 +299,8 @@ func TestHintFails(t *testing.T) {
 			}
 			return nil
 		})
-		e := db.manifests.get().segments[0]
-		if err := db.writeHint(db.index.Segments().Find(e.id), e); !errors.Is(err, broken) {
+		e := db.manifests.Current().Segments[0]
+		if err := db.writeHint(db.index.Segments().Find(e.ID), e); !errors.Is(err, broken) {
 			t.Errorf("%s: %v", op, err)
 		}
 		disk.Fail(nil)
@@ -329,7 +329,7 @@ func TestHintsHoldBlobs(t *testing.T) {
 	db.Close()
 
 	db = open(t, dir, o)
-	if got := books(db); got != want || !db.hints.has(db.manifests.get().segments[0].id) {
+	if got := books(db); got != want || !db.hints.has(db.manifests.Current().Segments[0].ID) {
 		t.Errorf("books %s, want %s", got, want)
 	}
 	if n := countFiles(t, dir, ".blob"); n != 2 {
@@ -417,9 +417,9 @@ func deadBooks(db *DB) (s string) {
 	db.blobs.mu.Lock()
 	s = fmt.Sprint(db.blobs.dead, db.blobs.named)
 	db.blobs.mu.Unlock()
-	for _, e := range db.manifests.get().segments {
-		seg := db.index.Segments().Find(e.id)
-		s += fmt.Sprintf(" %d: %+v", e.id, db.index.Usage(seg))
+	for _, e := range db.manifests.Current().Segments {
+		seg := db.index.Segments().Find(e.ID)
+		s += fmt.Sprintf(" %d: %+v", e.ID, db.index.Usage(seg))
 	}
 	return s
 }

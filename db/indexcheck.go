@@ -32,7 +32,7 @@ type found struct {
 
 func newIndexCheck(db *DB) *indexCheck {
 	return &indexCheck{
-		db: db, visible: db.index.Visible(), generation: db.currentManifest().generation,
+		db: db, visible: db.index.Visible(), generation: db.currentManifest().Generation,
 		puts: make(map[string]found), deleted: make(map[string]uint64),
 	}
 }
@@ -78,7 +78,7 @@ func (c *indexCheck) note(key []byte, path string, off int64, reason string) {
 // come in between or segments were replaced. whole says that no file is damaged.
 func (c *indexCheck) finish(in *inspector, whole bool) []Damage {
 	keys := c.db.index.Len()
-	steady := in.rounds == 1 && in.read == c.generation && c.db.currentManifest().generation == c.generation
+	steady := in.rounds == 1 && in.read == c.generation && c.db.currentManifest().Generation == c.generation
 	if !steady || c.db.index.Visible() != c.visible {
 		return c.damage
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 
+	"github.com/crowfly/crowfly/db/manifest"
 	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs"
 )
@@ -45,8 +46,8 @@ func newInspector(ctx context.Context, fsys vfs.FS, progress func(VerifyProgress
 // finding is what an inspector knows of one segment.
 type finding struct {
 	id    segment.ID
-	name  string // of the file, which is another one if files were exchanged
-	entry *entry // nil if no manifest names the segment
+	name  string          // of the file, which is another one if files were exchanged
+	entry *manifest.Entry // nil if no manifest names the segment
 
 	salt    uint64
 	missing bool
@@ -71,7 +72,7 @@ type lostRecord struct {
 	off  int64
 }
 
-func (f *finding) sealed() bool { return f.entry != nil && !f.entry.active }
+func (f *finding) sealed() bool { return f.entry != nil && !f.entry.Active }
 
 func (f *finding) note(path string, from, to int64, key []byte, reason string) {
 	f.damage = append(f.damage, Damage{&CorruptError{Path: path, Offset: from, Reason: reason}, to, append([]byte(nil), key...)})
@@ -121,7 +122,7 @@ func (in *inspector) identify(f *finding, data []byte, store segment.StoreID) er
 		raw, salt, ok := segment.RawIdentity(data)
 		f.salt, f.foreign = salt, !ok || raw != store
 		if f.entry != nil {
-			f.salt, f.foreign = f.entry.salt, false
+			f.salt, f.foreign = f.entry.Salt, false
 		}
 		return nil
 	}
@@ -130,9 +131,9 @@ func (in *inspector) identify(f *finding, data []byte, store segment.StoreID) er
 	case h.Store != store:
 		f.foreign = true
 		f.note(path, 16, 0, nil, fmt.Sprintf("file of another store (%v)", h.Store))
-	case f.entry != nil && h.Salt != f.entry.salt:
+	case f.entry != nil && h.Salt != f.entry.Salt:
 		f.foreign = true
-		f.note(path, 40, 0, nil, fmt.Sprintf("another file of this name, the manifest has salt %x", f.entry.salt))
+		f.note(path, 40, 0, nil, fmt.Sprintf("another file of this name, the manifest has salt %x", f.entry.Salt))
 	case f.name != segment.ID(h.File).FileName():
 		f.note(path, 32, 0, nil, fmt.Sprintf("file is really number %x", h.File))
 	}
@@ -142,12 +143,12 @@ func (in *inspector) identify(f *finding, data []byte, store segment.StoreID) er
 // bound finds out how much of the file counts.
 func (in *inspector) bound(f *finding, data []byte) ([]byte, error) {
 	if f.sealed() {
-		f.proven, f.end = f.entry.length, f.entry.length
+		f.proven, f.end = f.entry.Length, f.entry.Length
 	} else {
 		tail := segment.FindTail(data, segment.HeaderSize, f.salt)
 		f.proven = max(tail.Proven, segment.HeaderSize)
 		if f.entry != nil {
-			f.proven = max(f.proven, f.entry.length)
+			f.proven = max(f.proven, f.entry.Length)
 		}
 		if tail.Valid < f.proven && f.entry != nil {
 			// We may have met the writer in the middle of a write. What is
@@ -254,9 +255,9 @@ func (f *finding) lose(r *segment.Record) {
 
 // judgeTally compares a sealed segment that looks whole with the manifest.
 func (f *finding) judgeTally(path string) {
-	if f.sealed() && len(f.damage) == 0 && f.tally != f.entry.tally {
+	if f.sealed() && len(f.damage) == 0 && f.tally != f.entry.Tally {
 		f.gap(path, segment.HeaderSize, f.proven)
-		f.note(path, segment.HeaderSize, f.proven, nil, fmt.Sprintf("holds records %+v, the manifest says %+v", f.tally, f.entry.tally))
+		f.note(path, segment.HeaderSize, f.proven, nil, fmt.Sprintf("holds records %+v, the manifest says %+v", f.tally, f.entry.Tally))
 	}
 }
 
@@ -321,9 +322,9 @@ func (in *inspector) load(f *finding) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	size = min(size, maxSegmentBytes)
+	size = min(size, manifest.MaxSegmentBytes)
 	if f.sealed() {
-		size = min(size, f.entry.length)
+		size = min(size, f.entry.Length)
 	}
 	if int64(cap(in.buf)) < size {
 		in.buf = make([]byte, size)

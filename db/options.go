@@ -16,7 +16,7 @@ const (
 	// MaxBatchValue bounds a value in a Batch. A larger one is put alone.
 	MaxBatchValue = 48 << 20
 
-	maxBatchBytes   = 64 << 20 // encoded
+	maxBatchBytes   = segment.MaxBatchBytes
 	maxBatchRecords = 65536
 
 	minSpaceTarget        = 1.05

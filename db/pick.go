@@ -3,9 +3,9 @@ package db
 import (
 	"cmp"
 	"errors"
-	"math"
 	"slices"
 
+	"github.com/crowfly/crowfly/db/manifest"
 	"github.com/crowfly/crowfly/segment"
 )
 
@@ -64,11 +64,11 @@ func (s *space) excess(target float64) int64 { return s.total - int64(target*flo
 func (db *DB) measure() space {
 	var s space
 	m := db.currentManifest()
-	named := make(map[segment.ID]*entry, len(m.segments))
-	for i := range m.segments {
-		named[m.segments[i].id] = &m.segments[i]
+	named := make(map[segment.ID]*manifest.Entry, len(m.Segments))
+	for i := range m.Segments {
+		named[m.Segments[i].ID] = &m.Segments[i]
 	}
-	lowest, second := m.lowestSeqs()
+	lowest, second := m.LowestSeqs()
 	for _, usage := range db.index.Usages() {
 		seg := usage.Segment
 		e := named[seg.ID()]
@@ -78,42 +78,26 @@ func (db *DB) measure() space {
 		blobs, dead := db.blobs.bytes(seg)
 		s.live += usage.Bytes + blobs - dead
 		s.total += seg.Len() + blobs
-		if e.active {
+		if e.Active {
 			s.active = seg.Len() - segment.HeaderSize - usage.Bytes + dead
 			continue
 		}
 		stuck, others := usage.Tombstones, lowest
-		if e.tally.MinSeq == lowest {
+		if e.Tally.MinSeq == lowest {
 			others = second
 		}
-		if others > e.tally.MaxSeq {
+		if others > e.Tally.MaxSeq {
 			stuck = 0
 		}
 		s.stuck += stuck
 		s.candidates = append(s.candidates, candidate{
-			seg: seg, live: usage.Bytes, min: e.tally.MinSeq,
+			seg: seg, live: usage.Bytes, min: e.Tally.MinSeq,
 			need: usage.Bytes + usage.Newer + usage.Tombstones, tombstones: usage.Tombstones,
 			gain: seg.Len() - segment.HeaderSize - usage.Bytes - usage.Newer - stuck + dead,
-			age:  1 - float64(e.tally.MaxSeq)/float64(m.nextSeq),
+			age:  1 - float64(e.Tally.MaxSeq)/float64(m.NextSeq),
 		})
 	}
 	return s
-}
-
-// lowestSeqs returns the two lowest of the sealed segments' lowest sequence
-// numbers.
-func (m *manifest) lowestSeqs() (lowest, second uint64) {
-	lowest, second = math.MaxUint64, math.MaxUint64
-	for i := range m.segments {
-		switch e := &m.segments[i]; {
-		case e.active:
-		case e.tally.MinSeq < lowest:
-			lowest, second = e.tally.MinSeq, lowest
-		default:
-			second = min(second, e.tally.MinSeq)
-		}
-	}
-	return lowest, second
 }
 
 const (
@@ -260,7 +244,7 @@ const (
 // than all behind it together, as in a binary counter: the number of small
 // segments stays logarithmic and no byte is copied more often than that.
 func (db *DB) pickFold() (inputs []*segment.Segment) {
-	segs, open := db.manifests.get().segments, db.index.Segments()
+	segs, open := db.manifests.Current().Segments, db.index.Segments()
 	if open == nil {
 		return nil
 	}
@@ -268,15 +252,15 @@ func (db *DB) pickFold() (inputs []*segment.Segment) {
 	most := db.segmentSize()
 	for i := len(segs) - 1; i >= 0; i-- {
 		e := segs[i]
-		if e.active {
+		if e.Active {
 			continue
 		}
-		if e.length > most/foldRatio || len(inputs) > 0 && e.length > foldRatio*size ||
-			size+e.length > most {
+		if e.Length > most/foldRatio || len(inputs) > 0 && e.Length > foldRatio*size ||
+			size+e.Length > most {
 			break
 		}
-		inputs = append(inputs, open.Find(e.id))
-		size += e.length
+		inputs = append(inputs, open.Find(e.ID))
+		size += e.Length
 	}
 	if len(inputs) < foldMinimum {
 		return nil

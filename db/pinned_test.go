@@ -38,9 +38,9 @@ func compactAll(t *testing.T, db *DB) {
 		t.Fatal(err)
 	}
 	var inputs []*segment.Segment
-	for _, e := range db.manifests.get().segments {
-		if !e.active {
-			inputs = append(inputs, db.index.Segments().Find(e.id))
+	for _, e := range db.manifests.Current().Segments {
+		if !e.Active {
+			inputs = append(inputs, db.index.Segments().Find(e.ID))
 		}
 	}
 	db.compactor.mu.Lock()

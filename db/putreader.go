@@ -109,7 +109,7 @@ func (db *DB) createBlob() (*segment.BlobWriter, error) {
 	if err := db.establish(); err != nil {
 		return nil, err
 	}
-	return segment.CreateBlob(db.fs, db.manifests.takeID(), db.manifests.get().store, db.manifests.epoch)
+	return segment.CreateBlob(db.fs, db.manifests.TakeID(), db.manifests.Current().Store, db.manifests.Epoch())
 }
 
 // publishBlob gives a finished blob its name.

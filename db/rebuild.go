@@ -3,6 +3,7 @@ package db
 import (
 	"errors"
 
+	"github.com/crowfly/crowfly/db/manifest"
 	"github.com/crowfly/crowfly/segment"
 )
 
@@ -11,13 +12,13 @@ import (
 func (r *repair) rebuild() error {
 	s := r.survey
 	r.named, r.kept = make(map[segment.ID]bool), make(map[string]keptRecord)
-	r.next = manifest{
-		store: s.store, generation: s.top + 1, epoch: s.epoch + 1,
-		nextID: s.base.nextID, nextSeq: s.base.nextSeq, expiryMark: s.base.expiryMark, repaired: true,
+	r.next = manifest.List{
+		Store: s.store, Generation: s.top + 1, Epoch: s.epoch + 1,
+		NextID: s.base.NextID, NextSeq: s.base.NextSeq, ExpiryMark: s.base.ExpiryMark, Repaired: true,
 	}
 	for _, name := range s.names {
-		if id, ok := parseID(name); ok {
-			r.next.nextID = max(r.next.nextID, id+1)
+		if id, ok := segment.ParseID(name); ok {
+			r.next.NextID = max(r.next.NextID, id+1)
 		}
 	}
 	if !r.dry {
@@ -27,7 +28,7 @@ func (r *repair) rebuild() error {
 		}
 	}
 	for _, f := range s.findings {
-		r.next.nextSeq = max(r.next.nextSeq, f.maxSeq+1)
+		r.next.NextSeq = max(r.next.NextSeq, f.maxSeq+1)
 		if f.missing || f.foreign {
 			continue
 		}
@@ -36,7 +37,7 @@ func (r *repair) rebuild() error {
 		}
 	}
 	if s.lost || len(r.report.Unknown) > 0 {
-		r.next.nextSeq += lostSeqs
+		r.next.NextSeq += lostSeqs
 	}
 	return nil
 }
@@ -49,16 +50,16 @@ func (r *repair) segmentOf(f *finding) error {
 		from = segment.HeaderSize
 	case f.sealed():
 		from = f.end
-		r.next.segments = append(r.next.segments, *f.entry)
+		r.next.Segments = append(r.next.Segments, *f.entry)
 	case f.entry != nil && !r.survey.lost:
 		from = f.end // its tail is for the next Open
-		r.next.segments = append(r.next.segments, *f.entry)
+		r.next.Segments = append(r.next.Segments, *f.entry)
 	default:
 		// As in recovery: what was durable stays, and what may not be
 		// durable behind it is copied.
 		from = f.proven
 		if f.tally.Records > 0 {
-			r.next.segments = append(r.next.segments, entry{id: f.id, length: f.proven, salt: f.salt, tally: f.tally})
+			r.next.Segments = append(r.next.Segments, manifest.Entry{ID: f.id, Length: f.proven, Salt: f.salt, Tally: f.tally})
 		}
 	}
 	if from == f.end && len(r.losses) == 0 {
@@ -108,15 +109,15 @@ func (r *repair) copyFrom(f *finding, from int64) error {
 		return err
 	}
 	out := w.Segment()
-	r.next.segments = append(r.next.segments, entry{id: out.ID(), length: out.Len(), salt: out.Salt(), tally: w.Tally()})
+	r.next.Segments = append(r.next.Segments, manifest.Entry{ID: out.ID(), Length: out.Len(), Salt: out.Salt(), Tally: w.Tally()})
 	return nil
 }
 
 // create makes the segment for copies of at most so many bytes of records.
 func (r *repair) create(size int64) (*segment.Writer, error) {
-	id := r.next.nextID
-	r.next.nextID++
-	_, w, err := segment.Create(r.fs, id, r.next.store, r.next.epoch, size)
+	id := r.next.NextID
+	r.next.NextID++
+	_, w, err := segment.Create(r.fs, id, r.next.Store, r.next.Epoch, size)
 	if err == nil {
 		r.outputs = append(r.outputs, id.FileName())
 	}

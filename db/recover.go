@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/crowfly/crowfly/db/manifest"
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs"
@@ -25,7 +26,7 @@ func (db *DB) recover() (err error) {
 	if err != nil {
 		return err
 	}
-	m, err := readManifest(db.fs, names)
+	m, err := manifest.Read(db.fs, names)
 	if err != nil {
 		return err
 	}
@@ -40,19 +41,18 @@ func (db *DB) recover() (err error) {
 		if err := db.checkNew(names); err != nil {
 			return err
 		}
-		m = &manifest{store: segment.NewStoreID(), nextID: 1, nextSeq: 1}
+		m = &manifest.List{Store: segment.NewStoreID(), NextID: 1, NextSeq: 1}
 	}
-	db.manifests = &manifestOwner{fs: db.fs, current: m, epoch: m.epoch + 1}
-	db.writer.seq = m.nextSeq - 1
-	next := m.nextID
+	db.writer.seq = m.NextSeq - 1
+	next := m.NextID
 	for _, name := range names {
-		if id, ok := parseID(name); ok {
+		if id, ok := segment.ParseID(name); ok {
 			next = max(next, id+1)
 		}
 	}
-	db.manifests.files.Store(uint64(next))
+	db.manifests = manifest.NewOwner(db.fs, m, next)
 	db.compactor.since = next
-	if err := db.checkStrays(m, segmentFiles(names)); err != nil {
+	if err := db.checkStrays(m, segment.Files(names)); err != nil {
 		return err
 	}
 	if err := db.loadSealed(m); err != nil {
@@ -73,37 +73,20 @@ func (db *DB) recover() (err error) {
 func (db *DB) checkNew(names []string) error {
 	for _, name := range names {
 		_, isHint := segment.ParseHintName(name)
-		if _, ok := parseID(name); ok || isHint {
+		if _, ok := segment.ParseID(name); ok || isHint {
 			return &CorruptError{Path: db.fs.Path(), Reason: fmt.Sprintf("there is %s but no manifest", name)}
 		}
 	}
 	return nil
 }
 
-// parseID returns the number of a segment or a blob.
-func parseID(name string) (segment.ID, bool) {
-	if id, ok := segment.ParseFileName(name); ok {
-		return id, true
-	}
-	return segment.ParseBlobName(name)
-}
-
-func segmentFiles(names []string) (ids []segment.ID) {
-	for _, name := range names {
-		if id, ok := segment.ParseFileName(name); ok {
-			ids = append(ids, id)
-		}
-	}
-	return ids
-}
-
 // checkStrays looks at segments that the manifest does not name. Outputs of a
 // compaction that did not come to its end are harmless, and so are files
 // without records. A put of its own with a number the manifest has not given
 // out yet was acknowledged by a run whose manifest is gone.
-func (db *DB) checkStrays(m *manifest, files []segment.ID) error {
+func (db *DB) checkStrays(m *manifest.List, files []segment.ID) error {
 	for _, id := range files {
-		if m.entry(id) != nil {
+		if m.Entry(id) != nil {
 			continue
 		}
 		seg, err := db.openStray(m, id)
@@ -117,11 +100,11 @@ func (db *DB) checkStrays(m *manifest, files []segment.ID) error {
 			if err != nil {
 				break
 			}
-			if r.Flags&segment.FlagCopied == 0 && r.Kind != segment.KindWatermark && r.Seq >= m.nextSeq {
+			if r.Flags&segment.FlagCopied == 0 && r.Kind != segment.KindWatermark && r.Seq >= m.NextSeq {
 				return &CorruptError{
 					Path: seg.Path(), Offset: r.Offset,
 					Reason: fmt.Sprintf("record %d is newer than %s, which does not name this file: a manifest was lost",
-						r.Seq, segment.ManifestName(m.generation)),
+						r.Seq, segment.ManifestName(m.Generation)),
 				}
 			}
 		}
@@ -131,7 +114,7 @@ func (db *DB) checkStrays(m *manifest, files []segment.ID) error {
 
 // openStray opens a segment that the manifest does not name, or returns nil if
 // its creation was not finished.
-func (db *DB) openStray(m *manifest, id segment.ID) (*segment.Segment, error) {
+func (db *DB) openStray(m *manifest.List, id segment.ID) (*segment.Segment, error) {
 	h, err := segment.ReadHeader(db.fs, id)
 	path := filepath.Join(db.fs.Path(), id.FileName())
 	switch {
@@ -139,7 +122,7 @@ func (db *DB) openStray(m *manifest, id segment.ID) (*segment.Segment, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	case isNotExist(err):
 		return nil, nil // its writer has just removed it
-	case isPathError(err) && m.repaired:
+	case isPathError(err) && m.Repaired:
 		return nil, nil // what a repair replaced goes to the trash unread
 	case isPathError(err):
 		return nil, err // what can't be read may be the proof
@@ -147,12 +130,12 @@ func (db *DB) openStray(m *manifest, id segment.ID) (*segment.Segment, error) {
 		return nil, nil
 	case segment.ID(h.File) != id:
 		return nil, nil // what the disk held there before
-	case h.Store != m.store && m.repaired:
+	case h.Store != m.Store && m.Repaired:
 		return nil, nil // what that repair did not come to move
-	case h.Store != m.store:
+	case h.Store != m.Store:
 		return nil, &CorruptError{Path: path, Offset: 16, Reason: fmt.Sprintf("file of another store (%v)", h.Store)}
 	}
-	seg, err := segment.Open(db.fs, id, m.store, segment.WholeFile, 0)
+	seg, err := segment.Open(db.fs, id, m.Store, segment.WholeFile, 0)
 	if isNotExist(err) {
 		return nil, nil // its writer has just removed it
 	}
@@ -161,30 +144,30 @@ func (db *DB) openStray(m *manifest, id segment.ID) (*segment.Segment, error) {
 
 // openNamed opens a segment that the manifest names. capacity is for one that
 // somebody else still writes.
-func (db *DB) openNamed(m *manifest, e *entry, length, capacity int64) (*segment.Segment, error) {
-	seg, err := segment.Open(db.fs, e.id, m.store, length, capacity)
+func (db *DB) openNamed(m *manifest.List, e *manifest.Entry, length, capacity int64) (*segment.Segment, error) {
+	seg, err := segment.Open(db.fs, e.ID, m.Store, length, capacity)
 	if isNotExist(err) {
 		return nil, &CorruptError{
-			Path:   filepath.Join(db.fs.Path(), e.id.FileName()),
-			Reason: fmt.Sprintf("file is missing, %s names it", segment.ManifestName(m.generation)),
+			Path:   filepath.Join(db.fs.Path(), e.ID.FileName()),
+			Reason: fmt.Sprintf("file is missing, %s names it", segment.ManifestName(m.Generation)),
 		}
 	}
-	if err == nil && seg.Salt() != e.salt {
-		err = seg.Damage(40, fmt.Sprintf("another file of this name, %s has salt %x", segment.ManifestName(m.generation), e.salt))
+	if err == nil && seg.Salt() != e.Salt {
+		err = seg.Damage(40, fmt.Sprintf("another file of this name, %s has salt %x", segment.ManifestName(m.Generation), e.Salt))
 	}
 	return seg, err
 }
 
 // loadSealed puts the sealed segments into the index: those with a hint by
 // that, unread, and then the others.
-func (db *DB) loadSealed(m *manifest) error {
+func (db *DB) loadSealed(m *manifest.List) error {
 	var list []sealedSegment
-	for i := range m.segments {
-		e := &m.segments[i]
-		if e.active {
+	for i := range m.Segments {
+		e := &m.Segments[i]
+		if e.Active {
 			continue
 		}
-		seg, err := db.openNamed(m, e, e.length, 0)
+		seg, err := db.openNamed(m, e, e.Length, 0)
 		if err != nil {
 			return err
 		}
@@ -209,10 +192,10 @@ func (db *DB) loadSealed(m *manifest) error {
 
 // readSealed reads the records of a sealed segment and checks that they are
 // those the manifest knows.
-func (db *DB) readSealed(seg *segment.Segment, e *entry) ([]index.Change, error) {
-	changes, tally, err := db.readRecords(seg, segment.HeaderSize, e.length)
-	if err == nil && tally != e.tally {
-		err = wrongTally(seg, tally, e.tally)
+func (db *DB) readSealed(seg *segment.Segment, e *manifest.Entry) ([]index.Change, error) {
+	changes, tally, err := db.readRecords(seg, segment.HeaderSize, e.Length)
+	if err == nil && tally != e.Tally {
+		err = wrongTally(seg, tally, e.Tally)
 	}
 	return changes, err
 }
@@ -255,20 +238,20 @@ func (db *DB) readRecords(seg *segment.Segment, from, to int64) (changes []index
 // had proven durable must be whole. Complete batches behind that are kept too,
 // but copied: they may exist in the page cache only, and nobody appends to a
 // file of an earlier run.
-func (db *DB) recoverActive(m *manifest, names []string) error {
-	if e := m.active(); e != nil {
+func (db *DB) recoverActive(m *manifest.List, names []string) error {
+	if e := m.Active(); e != nil {
 		return db.recoverTail(m, e, names)
 	}
 	db.removeStrays(m, names)
 	return nil
 }
 
-func (db *DB) recoverTail(m *manifest, e *entry, names []string) error {
+func (db *DB) recoverTail(m *manifest.List, e *manifest.Entry, names []string) error {
 	seg, err := db.openNamed(m, e, segment.WholeFile, 0)
 	if err != nil {
 		return err
 	}
-	tail := seg.RecoverTail(e.length)
+	tail := seg.RecoverTail(e.Length)
 	if tail.Newer != nil {
 		return newerRecord(seg, tail)
 	}
@@ -294,27 +277,27 @@ func (db *DB) recoverTail(m *manifest, e *entry, names []string) error {
 	// Nothing is damaged. The disk may be full, so first whatever is not
 	// needed any more makes room.
 	db.removeStrays(m, names)
-	db.fs.Trim(e.id.FileName())
+	db.fs.Trim(e.ID.FileName())
 	copied, err := db.copyTail(seg, tail)
 	if err != nil {
 		return writeError(err)
 	}
 	seg.SetLen(tail.Proven)
-	sealed := entry{id: e.id, length: tail.Proven, salt: seg.Salt(), tally: tally}
-	err = db.editManifest(func(m *manifest) {
-		m.nextID, m.nextSeq = db.manifests.nextID(), db.writer.seq+1
-		if *m.entry(e.id) = sealed; tally.Records == 0 {
-			m.drop(e.id)
+	sealed := manifest.Entry{ID: e.ID, Length: tail.Proven, Salt: seg.Salt(), Tally: tally}
+	err = db.editManifest(func(m *manifest.List) {
+		m.NextID, m.NextSeq = db.manifests.NextID(), db.writer.seq+1
+		if *m.Entry(e.ID) = sealed; tally.Records == 0 {
+			m.Drop(e.ID)
 		}
 		if copied != nil {
-			m.segments = append(m.segments, *copied)
+			m.Segments = append(m.Segments, *copied)
 		}
 	})
 	if err != nil {
 		return writeError(err)
 	}
 	if tally.Records == 0 {
-		db.retire(e.id)
+		db.retire(e.ID)
 	}
 	return nil
 }
@@ -348,7 +331,7 @@ func (db *DB) checkTail(seg *segment.Segment, tail segment.Tail) error {
 
 // copyTail writes the records of [tail.Proven, tail.Valid) to a segment of
 // their own and makes it durable.
-func (db *DB) copyTail(seg *segment.Segment, tail segment.Tail) (*entry, error) {
+func (db *DB) copyTail(seg *segment.Segment, tail segment.Tail) (*manifest.Entry, error) {
 	var w *segment.Writer
 	for r, err := range seg.Records(tail.Proven, tail.Valid) {
 		if err != nil {
@@ -381,7 +364,7 @@ func (db *DB) copyTail(seg *segment.Segment, tail segment.Tail) (*entry, error) 
 		return nil, err
 	}
 	db.bury(db.index.Publish(changes, 0))
-	return &entry{id: out.ID(), length: out.Len(), salt: out.Salt(), tally: tally}, nil
+	return &manifest.Entry{ID: out.ID(), Length: out.Len(), Salt: out.Salt(), Tally: tally}, nil
 }
 
 func (db *DB) noteSeq(seq uint64) { db.writer.seq = max(db.writer.seq, seq) }
@@ -389,8 +372,8 @@ func (db *DB) noteSeq(seq uint64) { db.writer.seq = max(db.writer.seq, seq) }
 // removeStrays removes temporary files, segments that are not in the manifest
 // with their hints, and manifests before the last two. Nobody can need them, so a
 // failure does not matter.
-func (db *DB) removeStrays(m *manifest, names []string) {
-	if m.repaired {
+func (db *DB) removeStrays(m *manifest.List, names []string) {
+	if m.Repaired {
 		return // that is for finishRepair
 	}
 	for _, name := range names {
@@ -399,11 +382,11 @@ func (db *DB) removeStrays(m *manifest, names []string) {
 			id, ok = segment.ParseHintName(name)
 		}
 		gen, isManifest := segment.ParseManifestName(name)
-		if ok && m.entry(id) == nil {
+		if ok && m.Entry(id) == nil {
 			db.fs.Trim(name) // at once: the collector still has it mapped
 			db.fs.Remove(name)
 		}
-		if segment.IsTempName(name) || isManifest && gen+1 < m.generation {
+		if segment.IsTempName(name) || isManifest && gen+1 < m.Generation {
 			db.fs.Remove(name)
 		}
 	}
@@ -412,7 +395,7 @@ func (db *DB) removeStrays(m *manifest, names []string) {
 // removeStrayBlobs does the same for blobs that no record names, once all
 // records are known.
 func (db *DB) removeStrayBlobs(names []string) {
-	if db.manifests.get().repaired {
+	if db.manifests.Current().Repaired {
 		return
 	}
 	for _, name := range names {

@@ -152,7 +152,7 @@ func TestLostManifest(t *testing.T) {
 	}
 	image := disk.Clone()
 	for _, name := range image.Names() {
-		if gen, ok := segment.ParseManifestName(name); ok && gen == db.manifests.get().generation {
+		if gen, ok := segment.ParseManifestName(name); ok && gen == db.manifests.Current().Generation {
 			image.Remove(name)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/crowfly/crowfly/db/manifest"
 	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs"
 )
@@ -104,7 +105,7 @@ type repair struct {
 	survey *survey
 	report RepairReport
 
-	next   manifest
+	next   manifest.List
 	named  map[segment.ID]bool    // blobs of the records that stay
 	losses map[string]*lostRecord // newest lost record of a key
 	where  map[string]*finding
@@ -169,7 +170,7 @@ func (r *repair) run() (err error) {
 // repair would take them for segments.
 func (r *repair) undo(err error) error {
 	names, lerr := r.fs.List()
-	if lerr != nil || slices.Contains(names, segment.ManifestName(r.next.generation)) {
+	if lerr != nil || slices.Contains(names, segment.ManifestName(r.next.Generation)) {
 		return errors.Join(err, lerr)
 	}
 	for _, name := range r.outputs {
@@ -181,7 +182,7 @@ func (r *repair) undo(err error) error {
 // refuse stops at directories in which there is nothing to go by.
 func (r *repair) refuse() error {
 	s := r.survey
-	if s.base.generation > 0 || len(s.headers) > 0 || !r.anyFile(s) {
+	if s.base.Generation > 0 || len(s.headers) > 0 || !r.anyFile(s) {
 		return nil
 	}
 	return fmt.Errorf("%s: neither a manifest nor the header of any segment can be read", r.fs.Path())
@@ -195,7 +196,7 @@ func (r *repair) account() {
 	r.losses, r.where = make(map[string]*lostRecord), make(map[string]*finding)
 	for _, f := range s.findings {
 		if f.missing || f.foreign {
-			f.gap(r.path(f.id.FileName()), segment.HeaderSize, f.entry.knownEnd())
+			f.gap(r.path(f.id.FileName()), segment.HeaderSize, knownEnd(f.entry))
 		}
 		r.report.Unknown = append(r.report.Unknown, f.gaps...)
 		for i := range f.lost {
@@ -209,11 +210,11 @@ func (r *repair) account() {
 
 // knownEnd is how far the records of a segment reached that is gone, 0 if
 // nobody knows.
-func (e *entry) knownEnd() int64 {
-	if e == nil || e.active {
+func knownEnd(e *manifest.Entry) int64 {
+	if e == nil || e.Active {
 		return 0
 	}
-	return e.length
+	return e.Length
 }
 
 // tidy finishes a repair that was cut off before it had moved everything.
@@ -224,7 +225,7 @@ func (r *repair) tidy() error {
 		r.name(f.refs)
 	}
 	useless := func(name string) bool { return r.uselessBlob(name) || r.uselessSegment(name) || r.oldManifest(name) }
-	if !r.next.repaired || !slices.ContainsFunc(r.survey.names, useless) {
+	if !r.next.Repaired || !slices.ContainsFunc(r.survey.names, useless) {
 		return nil
 	}
 	r.report.Changed = true
@@ -256,8 +257,7 @@ func (r *repair) commit() error {
 	if err := r.fs.MakeTrash(); err != nil {
 		return err
 	}
-	owner := &manifestOwner{fs: r.fs, current: r.survey.base}
-	return owner.commit(&r.next)
+	return manifest.Commit(r.fs, &r.next)
 }
 
 // sweep moves to the trash what the manifest has no use for.
@@ -285,12 +285,12 @@ func (r *repair) uselessBlob(name string) bool {
 
 func (r *repair) uselessSegment(name string) bool {
 	id, ok := segment.ParseFileName(name)
-	return ok && r.next.entry(id) == nil
+	return ok && r.next.Entry(id) == nil
 }
 
 func (r *repair) oldManifest(name string) bool {
 	gen, ok := segment.ParseManifestName(name)
-	return ok && gen != r.next.generation
+	return ok && gen != r.next.Generation
 }
 
 func (r *repair) trash(name string) error {
@@ -308,8 +308,8 @@ func (r *repair) trash(name string) error {
 // finishRepair moves to the trash what a repair that was cut off left behind, of
 // the names there were when the store was opened. What can't be moved stays, and
 // the next Open tries again.
-func (db *DB) finishRepair(m *manifest, names []string) {
-	if !m.repaired {
+func (db *DB) finishRepair(m *manifest.List, names []string) {
+	if !m.Repaired {
 		return
 	}
 	stays := false
@@ -319,14 +319,14 @@ func (db *DB) finishRepair(m *manifest, names []string) {
 		hinted, isHint := segment.ParseHintName(name)
 		var err error
 		switch {
-		case isSegment && m.entry(id) == nil, isManifest && gen < m.generation, db.blobs.stray(name):
+		case isSegment && m.Entry(id) == nil, isManifest && gen < m.Generation, db.blobs.stray(name):
 			_, err = db.fs.Trash(name)
-		case segment.IsTempName(name), isHint && m.entry(hinted) == nil:
+		case segment.IsTempName(name), isHint && m.Entry(hinted) == nil:
 			db.fs.Remove(name)
 		}
 		stays = stays || err != nil
 	}
 	if !stays && db.fs.SyncDir() == nil {
-		db.manifests.endRepair()
+		db.manifests.EndRepair()
 	}
 }

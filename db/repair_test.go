@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/crowfly/crowfly/db/manifest"
 	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs/simdisk"
 )
@@ -61,7 +62,7 @@ func twoSegments(t *testing.T) *simdisk.Disk {
 // are found: the newest one is removed, and the one before lacks a segment.
 func TestRepairLostManifest(t *testing.T) {
 	disk := twoSegments(t)
-	gen, _ := latestGeneration(disk.Names())
+	gen, _ := manifest.LatestGeneration(disk.Names())
 	disk.Remove(segment.ManifestName(gen))
 	var damage *CorruptError
 	if _, err := Open("", blobOptions(disk)); !errors.As(err, &damage) || !strings.Contains(damage.Reason, "a manifest was lost") {
@@ -274,7 +275,7 @@ func lastFile(t *testing.T, dir, pattern string) string {
 // was lost: the record that proves it has a damaged value.
 func TestRepairDamagedProof(t *testing.T) {
 	disk := twoSegments(t)
-	gen, _ := latestGeneration(disk.Names())
+	gen, _ := manifest.LatestGeneration(disk.Names())
 	disk.Remove(segment.ManifestName(gen))
 	name := names(disk, ".seg")[1]
 	b, _ := disk.ReadFile(name)
@@ -357,7 +358,7 @@ func TestRepairHuge(t *testing.T) {
 	if err := errors.Join(os.WriteFile(huge, nil, 0o666), os.Truncate(huge, 1<<40)); err != nil {
 		t.Fatal(err)
 	}
-	if report, err := VerifyDir(context.Background(), dir, nil, nil); err != nil || report.Bytes > 2*maxSegmentBytes {
+	if report, err := VerifyDir(context.Background(), dir, nil, nil); err != nil || report.Bytes > 2*manifest.MaxSegmentBytes {
 		t.Errorf("%d bytes, %v", report.Bytes, err)
 	}
 	if _, err := Repair(context.Background(), dir, nil); err != nil {

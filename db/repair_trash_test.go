@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/crowfly/crowfly/db/manifest"
 	"github.com/crowfly/crowfly/segment/vfs/simdisk"
 )
 
@@ -62,7 +63,7 @@ func TestRepairCutOffThenOpen(t *testing.T) {
 		}
 	}
 	moved := disk.Trashed()
-	if m, err := readManifest(disk, disk.Names()); err != nil || m.repaired || len(moved) < len(before) {
+	if m, err := manifest.Read(disk, disk.Names()); err != nil || m.Repaired || len(moved) < len(before) {
 		t.Errorf("%q in the trash, manifest %+v, %v", moved, m, err)
 	}
 }

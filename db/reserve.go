@@ -53,7 +53,7 @@ func (db *DB) prepareNext(group []*commit) error {
 	if err := db.pinnedError(); err != nil {
 		return err
 	}
-	if err := db.manifests.prepare(); err != nil {
+	if err := db.manifests.Prepare(); err != nil {
 		return err
 	}
 	size := int64(0)

@@ -47,7 +47,7 @@ func (r *room) hold(fsys vfs.FS, least, wanted int64) (size int64, err error) {
 		return 0, fmt.Errorf("compaction is making room: %w", syscall.ENOSPC)
 	}
 	if r.file == nil {
-		if r.file, err = createAnew(fsys, roomName); err != nil {
+		if r.file, err = vfs.CreateAnew(fsys, roomName); err != nil {
 			return 0, err
 		}
 	}

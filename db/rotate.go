@@ -1,6 +1,7 @@
 package db
 
 import (
+	"github.com/crowfly/crowfly/db/manifest"
 	"github.com/crowfly/crowfly/segment"
 )
 
@@ -20,10 +21,10 @@ func (db *DB) rotate(size int64) error {
 		return err
 	}
 	old, seg := db.writer.active, w.Segment()
-	err = db.noteUnknown(db.manifests.editAmong(func(m *manifest) {
+	err = db.noteUnknown(db.manifests.EditAndPrepare(func(m *manifest.List) {
 		db.sealActive(m)
-		m.segments = append(m.segments, entry{
-			id: seg.ID(), active: true, length: segment.HeaderSize, capacity: int64(len(seg.Bytes())), salt: seg.Salt(),
+		m.Segments = append(m.Segments, manifest.Entry{
+			ID: seg.ID(), Active: true, Length: segment.HeaderSize, Capacity: int64(len(seg.Bytes())), Salt: seg.Salt(),
 		})
 	}))
 	if err != nil {
@@ -45,10 +46,10 @@ func (db *DB) rotate(size int64) error {
 // establish gives a new store its first manifest, and with it its identity,
 // before any other file.
 func (db *DB) establish() error {
-	if db.manifests.get().generation > 0 {
+	if db.manifests.Current().Generation > 0 {
 		return nil
 	}
-	return db.editManifest(func(*manifest) {})
+	return db.editManifest(func(*manifest.List) {})
 }
 
 // nextSegment returns the spare segment, if size bytes fit it, or makes another.
@@ -75,22 +76,22 @@ func (db *DB) makeSegment(capacity int64) (*segment.Writer, error) {
 // createSegment makes the file of the next segment.
 func (db *DB) createSegment(capacity int64) (seg *segment.Segment, w *segment.Writer, err error) {
 	err = db.collecting(func() (err error) {
-		seg, w, err = segment.Create(db.fs, db.manifests.takeID(), db.manifests.get().store, db.manifests.epoch, capacity)
+		seg, w, err = segment.Create(db.fs, db.manifests.TakeID(), db.manifests.Current().Store, db.manifests.Epoch(), capacity)
 		return err
 	})
 	return seg, w, err
 }
 
 // editManifest changes the manifest.
-func (db *DB) editManifest(change func(*manifest)) error {
-	return db.noteUnknown(db.manifests.edit(change))
+func (db *DB) editManifest(change func(*manifest.List)) error {
+	return db.noteUnknown(db.manifests.Edit(change))
 }
 
 // noteUnknown takes the error of an edit of the manifest. If nobody knows whether
 // the change reached the disk, it may have sealed the active segment there, so
 // this run must not write any more.
 func (db *DB) noteUnknown(err error) error {
-	if err != nil && !db.manifests.outcomeKnown() {
+	if err != nil && !db.manifests.OutcomeKnown() {
 		db.writer.poison = err
 	}
 	return err
@@ -99,7 +100,7 @@ func (db *DB) noteUnknown(err error) error {
 // discard takes back a new segment that did not get into the manifest. If it
 // may have, it stays.
 func (db *DB) discard(seg *segment.Segment) {
-	if db.manifests.outcomeKnown() {
+	if db.manifests.OutcomeKnown() {
 		db.retire(seg.ID())
 	}
 }
@@ -107,18 +108,18 @@ func (db *DB) discard(seg *segment.Segment) {
 // sealActive puts what is known of the active segment into a manifest. All of
 // it has been synced. A segment without records is dropped instead. Every edit
 // also carries the next numbers.
-func (db *DB) sealActive(m *manifest) {
-	m.nextID, m.nextSeq = db.manifests.nextID(), db.writer.seq+1
+func (db *DB) sealActive(m *manifest.List) {
+	m.NextID, m.NextSeq = db.manifests.NextID(), db.writer.seq+1
 	if db.writer.active == nil {
 		return
 	}
 	seg := db.writer.active.Segment()
 	if db.writer.active.Tally().Records == 0 {
-		m.drop(seg.ID())
+		m.Drop(seg.ID())
 		return
 	}
-	*m.entry(seg.ID()) = entry{
-		id: seg.ID(), length: seg.Len(), salt: seg.Salt(), tally: db.writer.active.Tally(),
+	*m.Entry(seg.ID()) = manifest.Entry{
+		ID: seg.ID(), Length: seg.Len(), Salt: seg.Salt(), Tally: db.writer.active.Tally(),
 	}
 }
 

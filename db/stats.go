@@ -1,6 +1,7 @@
 package db
 
 import (
+	"github.com/crowfly/crowfly/db/manifest"
 	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs"
 )
@@ -90,7 +91,7 @@ func (db *DB) Stats() Stats {
 	}
 	s.Compaction = db.compactionStats()
 	m := db.currentManifest()
-	s.Generation = m.generation
+	s.Generation = m.Generation
 	if db.closed() {
 		s.Closed = true
 		return s
@@ -99,11 +100,11 @@ func (db *DB) Stats() Stats {
 	return s
 }
 
-func (db *DB) addSegments(s *Stats, m *manifest) {
+func (db *DB) addSegments(s *Stats, m *manifest.List) {
 	blobs := make(map[segment.ID]bool)
 	for _, usage := range db.index.Usages() {
 		seg := usage.Segment
-		e := m.entry(seg.ID())
+		e := m.Entry(seg.ID())
 		if e == nil {
 			continue // the spare segment, or one on its way in or out
 		}
@@ -118,7 +119,7 @@ func (db *DB) addSegments(s *Stats, m *manifest) {
 		db.addHint(s, e)
 		s.Segments = append(s.Segments, SegmentStats{
 			ID: seg.ID(), Path: seg.Path(), Length: seg.Len(),
-			Active:    e.active,
+			Active:    e.Active,
 			LiveBytes: usage.Bytes, LiveKeys: usage.Records,
 		})
 		s.LiveBytes += usage.Bytes
@@ -126,9 +127,9 @@ func (db *DB) addSegments(s *Stats, m *manifest) {
 	}
 }
 
-func (db *DB) addHint(s *Stats, e *entry) {
+func (db *DB) addHint(s *Stats, e *manifest.Entry) {
 	switch {
-	case db.hints.isThere(e.id):
+	case db.hints.isThere(e.ID):
 		s.Hints++
 	case db.wantsHint(e):
 		s.HintsMissing++

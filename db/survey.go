@@ -2,12 +2,13 @@ package db
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
 
+	"github.com/crowfly/crowfly/db/manifest"
 	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/vfs"
 )
 
 // survey is what the names, headers and manifests in a directory tell about
@@ -15,9 +16,9 @@ import (
 type survey struct {
 	names  []string
 	store  segment.StoreID
-	base   *manifest // the newest that can be read; without any, one that lists nothing
-	top    uint64    // highest generation among the names
-	epoch  uint32    // highest of all headers
+	base   *manifest.List // the newest that can be read; without any, one that lists nothing
+	top    uint64         // highest generation among the names
+	epoch  uint32         // highest of all headers
 	damage []Damage
 
 	// lost says that there was a newer manifest than base. Then segments that
@@ -62,7 +63,7 @@ func (in *inspector) measure(names []string) error {
 	ours := false
 	for _, name := range names {
 		_, isManifest := segment.ParseManifestName(name)
-		_, isFile := parseID(name)
+		_, isFile := segment.ParseID(name)
 		if !isManifest && !isFile {
 			ours = ours || name == segment.LockName
 			continue
@@ -91,7 +92,7 @@ func (in *inspector) measure(names []string) error {
 // readHeaders reads those of all segments. One that is damaged is left to
 // whoever looks at the whole file.
 func (in *inspector) readHeaders(s *survey) error {
-	for _, id := range segmentFiles(s.names) {
+	for _, id := range segment.Files(s.names) {
 		h, err := segment.ReadHeader(in.fs, id)
 		if errors.Is(err, ErrNewer) {
 			return fmt.Errorf("%s: %w", in.path(id.FileName()), err)
@@ -106,7 +107,7 @@ func (in *inspector) readHeaders(s *survey) error {
 // image is a manifest file as it was found.
 type image struct {
 	gen    uint64
-	m      *manifest // nil if it can't be read
+	m      *manifest.List // nil if it can't be read
 	damage []Damage
 }
 
@@ -117,7 +118,7 @@ func (in *inspector) readManifests(s *survey) (list []image, err error) {
 			continue
 		}
 		s.top = max(s.top, gen)
-		b, err := readFile(in.fs, name)
+		b, err := vfs.ReadFile(in.fs, name)
 		if isNotExist(err) {
 			continue // replaced meanwhile
 		}
@@ -140,7 +141,7 @@ func (in *inspector) readManifests(s *survey) (list []image, err error) {
 func (x *image) decode(b []byte, path string) error {
 	half := len(b) / 2
 	for _, from := range []int{0, half} {
-		m, err := decodeImage(b[from:], x.gen)
+		m, err := manifest.DecodeImage(b[from:], x.gen)
 		switch {
 		case errors.Is(err, ErrNewer):
 			return fmt.Errorf("%s: %w", path, err)
@@ -152,7 +153,7 @@ func (x *image) decode(b []byte, path string) error {
 		if err != nil {
 			continue
 		}
-		if pad := padding(b[from : from+half]); bytes.Count(pad, []byte{0}) < len(pad) {
+		if pad := manifest.Padding(b[from : from+half]); bytes.Count(pad, []byte{0}) < len(pad) {
 			at := int64(from + half - len(pad))
 			x.damage = append(x.damage, Damage{Err: &CorruptError{Path: path, Offset: at, Reason: "padding is not zero"}})
 		}
@@ -160,18 +161,12 @@ func (x *image) decode(b []byte, path string) error {
 	return nil
 }
 
-// padding is what lies behind an image that can be read.
-func padding(image []byte) []byte {
-	n := manifestPrefix + int64(binary.LittleEndian.Uint32(image[segment.HeaderSize:])) + 8
-	return image[min(n, int64(len(image))):]
-}
-
 // choose decides whose files these are and which manifest to go by.
 func (s *survey) choose(manifests []image) {
 	s.store = s.owner(manifests)
-	s.base = &manifest{store: s.store, nextID: 1, nextSeq: 1}
+	s.base = &manifest.List{Store: s.store, NextID: 1, NextSeq: 1}
 	for _, x := range manifests {
-		if x.m != nil && x.m.store == s.store {
+		if x.m != nil && x.m.Store == s.store {
 			s.base = x.m
 		}
 	}
@@ -180,7 +175,7 @@ func (s *survey) choose(manifests []image) {
 			s.epoch = max(s.epoch, h.Epoch)
 		}
 	}
-	s.epoch = max(s.epoch, s.base.epoch)
+	s.epoch = max(s.epoch, s.base.Epoch)
 }
 
 // owner is the store of the newest manifest if most of the segments that one
@@ -196,13 +191,13 @@ func (s *survey) owner(manifests []image) (store segment.StoreID) {
 			continue
 		}
 		if len(s.headers) == 0 {
-			store = x.m.store // manifests come in order of age
+			store = x.m.Store // manifests come in order of age
 		}
 		present := s.present(x.m)
-		if x.gen == s.top && 2*present > len(x.m.segments) {
-			return x.m.store
+		if x.gen == s.top && 2*present > len(x.m.Segments) {
+			return x.m.Store
 		}
-		count[x.m.store] += present
+		count[x.m.Store] += present
 	}
 	for other, n := range count {
 		if most := count[store]; n > most || n == most && n > 0 && other.String() < store.String() {
@@ -213,9 +208,9 @@ func (s *survey) owner(manifests []image) (store segment.StoreID) {
 }
 
 // present counts the segments of a manifest that are there.
-func (s *survey) present(m *manifest) (n int) {
-	for _, e := range m.segments {
-		if h, ok := s.headers[e.id]; ok && h.Salt == e.salt {
+func (s *survey) present(m *manifest.List) (n int) {
+	for _, e := range m.Segments {
+		if h, ok := s.headers[e.ID]; ok && h.Salt == e.Salt {
 			n++
 		}
 	}
@@ -224,7 +219,7 @@ func (s *survey) present(m *manifest) (n int) {
 
 // judgeManifests notes what is wrong with the newest manifest.
 func (in *inspector) judgeManifests(s *survey, manifests []image) {
-	s.lost = s.base.generation == 0 || s.base.generation != s.top
+	s.lost = s.base.Generation == 0 || s.base.Generation != s.top
 	if s.top == 0 {
 		if in.anyFile(s) {
 			s.damage = append(s.damage, Damage{Err: &CorruptError{Path: in.fs.Path(), Reason: "there are segments but no manifest"}})
@@ -240,16 +235,16 @@ func (in *inspector) judgeManifests(s *survey, manifests []image) {
 			continue
 		}
 		s.damage = append(s.damage, x.damage...)
-		if x.m != nil && x.m.store != s.store {
+		if x.m != nil && x.m.Store != s.store {
 			path := in.path(segment.ManifestName(x.gen))
-			s.damage = append(s.damage, Damage{Err: &CorruptError{Path: path, Offset: 16, Reason: fmt.Sprintf("file of another store (%v)", x.m.store)}})
+			s.damage = append(s.damage, Damage{Err: &CorruptError{Path: path, Offset: 16, Reason: fmt.Sprintf("file of another store (%v)", x.m.Store)}})
 		}
 	}
 }
 
 func (in *inspector) anyFile(s *survey) bool {
 	for _, name := range s.names {
-		if _, ok := parseID(name); ok {
+		if _, ok := segment.ParseID(name); ok {
 			return true
 		}
 	}
@@ -259,12 +254,12 @@ func (in *inspector) anyFile(s *survey) bool {
 // inspect looks at all segments. alive says that there is a writer, to whom the
 // files belong that the manifest does not name.
 func (in *inspector) inspect(s *survey, alive bool, skip func(segment.ID) bool) error {
-	for i := range s.base.segments {
-		e := &s.base.segments[i]
-		if skip(e.id) {
+	for i := range s.base.Segments {
+		e := &s.base.Segments[i]
+		if skip(e.ID) {
 			continue
 		}
-		f := &finding{id: e.id, name: s.locate(e), entry: e}
+		f := &finding{id: e.ID, name: s.locate(e), entry: e}
 		if err := in.segment(f, s.store); err != nil {
 			return err
 		}
@@ -273,8 +268,8 @@ func (in *inspector) inspect(s *survey, alive bool, skip func(segment.ID) bool) 
 	if alive {
 		return nil
 	}
-	for _, id := range segmentFiles(s.names) {
-		if s.base.entry(id) != nil {
+	for _, id := range segment.Files(s.names) {
+		if s.base.Entry(id) != nil {
 			continue
 		}
 		if err := in.stray(s, id); err != nil {
@@ -286,15 +281,15 @@ func (in *inspector) inspect(s *survey, alive bool, skip func(segment.ID) bool) 
 
 // locate returns the name of the file of an entry: that of the segment, unless
 // it has come to lie under another one.
-func (s *survey) locate(e *entry) string {
-	if h, ok := s.headers[e.id]; !ok || h.Salt != e.salt {
-		for _, id := range segmentFiles(s.names) {
-			if h := s.headers[id]; h.Store == s.store && h.Salt == e.salt && segment.ID(h.File) == e.id {
+func (s *survey) locate(e *manifest.Entry) string {
+	if h, ok := s.headers[e.ID]; !ok || h.Salt != e.Salt {
+		for _, id := range segment.Files(s.names) {
+			if h := s.headers[id]; h.Store == s.store && h.Salt == e.Salt && segment.ID(h.File) == e.ID {
 				return id.FileName()
 			}
 		}
 	}
-	return e.id.FileName()
+	return e.ID.FileName()
 }
 
 // stray looks at a segment that the manifest does not name. A record of its own
@@ -324,7 +319,7 @@ func (in *inspector) stray(s *survey, id segment.ID) error {
 		s.findings = append(s.findings, f)
 	default:
 		s.strays = append(s.strays, f)
-		if whole && f.newest >= s.base.nextSeq {
+		if whole && f.newest >= s.base.NextSeq {
 			s.rediscover(in, f)
 		}
 	}
@@ -336,7 +331,7 @@ func (in *inspector) stray(s *survey, id segment.ID) error {
 func (s *survey) known(h segment.Header) bool {
 	id := segment.ID(h.File)
 	own, ok := s.headers[id]
-	return ok && own.Salt == h.Salt || s.base.entry(id) != nil ||
+	return ok && own.Salt == h.Salt || s.base.Entry(id) != nil ||
 		slices.ContainsFunc(s.findings, func(f *finding) bool { return f.id == id && f.salt == h.Salt })
 }
 
@@ -346,7 +341,7 @@ func (s *survey) rediscover(in *inspector, f *finding) {
 	s.damage = append(s.damage, Damage{Err: &CorruptError{
 		Path: in.path(f.name), Offset: segment.HeaderSize,
 		Reason: fmt.Sprintf("record %d is newer than %s, which does not name this file: a manifest was lost",
-			f.newest, segment.ManifestName(s.base.generation)),
+			f.newest, segment.ManifestName(s.base.Generation)),
 	}})
 	s.findings, s.strays = append(s.findings, s.strays...), nil
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/crowfly/crowfly/db/manifest"
 	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs/simdisk"
 )
@@ -58,15 +59,15 @@ func (x *torture) build() *simdisk.Disk {
 // try compacts every choice of the segments that are left, and after each does
 // the same with what is left then.
 func (x *torture) try(disk *simdisk.Disk, done string, depth int) {
-	m, err := readManifest(disk, disk.Names())
+	m, err := manifest.Read(disk, disk.Names())
 	if err != nil {
 		x.Fatal(err)
 	}
 	if m == nil {
 		return // there was nothing to put or delete
 	}
-	for choice := 1; choice < 1<<len(m.segments); choice++ {
-		path := fmt.Sprintf("%s/%b of %d", done, choice, len(m.segments))
+	for choice := 1; choice < 1<<len(m.Segments); choice++ {
+		path := fmt.Sprintf("%s/%b of %d", done, choice, len(m.Segments))
 		after := x.compact(disk.Clone(), choice, path)
 		if depth > 1 && !x.Failed() {
 			x.try(after, path, depth-1)
@@ -81,9 +82,9 @@ func (x *torture) compact(disk *simdisk.Disk, choice int, path string) *simdisk.
 		x.Fatalf("%s: %v", path, err)
 	}
 	var inputs []*segment.Segment
-	for i, e := range db.manifests.get().segments {
+	for i, e := range db.manifests.Current().Segments {
 		if choice>>i&1 != 0 {
-			inputs = append(inputs, db.index.Segments().Find(e.id))
+			inputs = append(inputs, db.index.Segments().Find(e.ID))
 		}
 	}
 	if err := db.newCompaction(inputs).run(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/crowfly/crowfly/db/manifest"
 	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs"
 )
@@ -90,7 +91,7 @@ func (in *inspector) verify() (report VerifyReport, err error) {
 		if err != nil {
 			return report, err
 		}
-		in.rounds, in.read = in.rounds+1, s.base.generation
+		in.rounds, in.read = in.rounds+1, s.base.Generation
 		damage, vanished := in.collect(s)
 		if vanished && in.superseded(s) {
 			in.gone = false
@@ -123,7 +124,7 @@ func (in *inspector) collect(s *survey) (damage []Damage, vanished bool) {
 func (in *inspector) absent(s *survey, f *finding) Damage {
 	return Damage{Err: &CorruptError{
 		Path:   in.path(f.name),
-		Reason: "file is missing, " + segment.ManifestName(s.base.generation) + " names it",
+		Reason: "file is missing, " + segment.ManifestName(s.base.Generation) + " names it",
 	}}
 }
 
@@ -133,7 +134,7 @@ func (in *inspector) superseded(s *survey) bool {
 	if err != nil {
 		return false
 	}
-	gen, ok := latestGeneration(names)
+	gen, ok := manifest.LatestGeneration(names)
 	return ok && gen > s.top
 }
 

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/crowfly/crowfly/db/manifest"
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs/simdisk"
@@ -174,7 +175,7 @@ func TestVerifyManifest(t *testing.T) {
 	if err := fillBlobs(t, disk).Close(); err != nil {
 		t.Fatal(err)
 	}
-	gen, _ := latestGeneration(disk.Names())
+	gen, _ := manifest.LatestGeneration(disk.Names())
 	whole, _ := disk.ReadFile(segment.ManifestName(gen))
 	for i := 0; i < len(whole); i += 101 {
 		b := slices.Clone(whole)
@@ -300,7 +301,7 @@ func TestVerifyManifestsGone(t *testing.T) {
 	disk.WriteFile(name, b)
 	atManifest(disk, 1, func() {
 		for range 2 {
-			if err := db.editManifest(func(*manifest) {}); err != nil {
+			if err := db.editManifest(func(*manifest.List) {}); err != nil {
 				t.Error(err)
 			}
 		}

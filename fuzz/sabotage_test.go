@@ -62,13 +62,13 @@ var sabotages = []sabotage{
 		new:  "",
 	}, {
 		name: "a manifest is not synced",
-		file: "db/manifest.go",
+		file: "db/manifest/commit.go",
 		old:  "	return f.Sync()\n",
 		new:  "	return nil\n",
 	}, {
 		name: "the name of a manifest is not synced",
-		file: "db/manifest.go",
-		old:  "		err = o.fs.SyncDir()\n",
+		file: "db/manifest/commit.go",
+		old:  "		err = fsys.SyncDir()\n",
 		new:  "",
 	}, {
 		name: "a manifest that an earlier run renamed is not synced",
@@ -93,7 +93,7 @@ var sabotages = []sabotage{
 	}, {
 		name: "a segment that a manifest of unknown outcome names is removed",
 		file: "db/rotate.go",
-		old:  "	if db.manifests.outcomeKnown() {\n",
+		old:  "	if db.manifests.OutcomeKnown() {\n",
 		new:  "	if true {\n",
 	}, {
 		name: "durableTo runs ahead",
@@ -163,8 +163,8 @@ var sabotages = []sabotage{
 	}, {
 		name: "compaction ignores the dead records of other segments",
 		file: "db/compact.go",
-		old:  "		if !e.active && !c.isInput(e.id) {\n",
-		new:  "		if !e.active && !c.isInput(e.id) && db.index.Usage(db.index.Segments().Find(e.id)).Records > 0 {\n",
+		old:  "		if !e.Active && !c.isInput(e.ID) {\n",
+		new:  "		if !e.Active && !c.isInput(e.ID) && db.index.Usage(db.index.Segments().Find(e.ID)).Records > 0 {\n",
 		test: "TestCompactionOrders",
 		pkg:  "db",
 	}, {
@@ -374,13 +374,13 @@ var sabotages = []sabotage{
 		test: "TestDamageBits",
 	}, {
 		name: "an older manifest takes the place of a damaged one",
-		file: "db/manifest.go",
-		old:  "		return nil, &CorruptError{Path: path, Reason: err.Error()}\n",
-		new:  "		return readManifest(fsys, slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == segment.ManifestName(gen) }))\n",
+		file: "db/manifest/read.go",
+		old:  "		return nil, &segment.CorruptError{Path: path, Reason: err.Error()}\n",
+		new:  "		var older []string\n		for _, n := range names {\n			if n != segment.ManifestName(gen) {\n				older = append(older, n)\n			}\n		}\n		return Read(fsys, older)\n",
 		test: "TestDamageFiles",
 	}, {
 		name: "the second image of a manifest is not read",
-		file: "db/manifest.go",
+		file: "db/manifest/format.go",
 		old:  "err2 == nil {",
 		new:  "err2 == nil && false {",
 		test: "TestDamageFiles",
@@ -483,7 +483,7 @@ var sabotages = []sabotage{
 		pkg:  "db",
 	}, {
 		name: "compaction uses up what deletes need on a full disk",
-		file: "db/manifest.go",
+		file: "db/manifest/owner.go",
 		old:  "	if err == nil && ready {\n",
 		new:  "	if ready && false {\n",
 		test: "TestCompactWithoutRoom",
@@ -530,7 +530,7 @@ var sabotages = []sabotage{
 	}, {
 		name: "the originals of a repair that was cut off are removed",
 		file: "db/recover.go",
-		old:  "	if m.repaired {\n",
+		old:  "	if m.Repaired {\n",
 		new:  "	if false {\n",
 		test: "TestRepairCutOffThenOpen",
 		pkg:  "db",

@@ -24,22 +24,22 @@ const (
 func (id ID) FileName() string { return fmt.Sprintf("%016x%s", uint64(id), segmentSuffix) }
 
 // ParseFileName is the inverse of FileName; ok is false for any other name.
-func ParseFileName(name string) (id ID, ok bool) { return parseID(name, segmentSuffix) }
+func ParseFileName(name string) (id ID, ok bool) { return parseName(name, segmentSuffix) }
 
 // BlobName is the name of the blob file. Segments and blobs share one series
 // of numbers.
 func (id ID) BlobName() string { return fmt.Sprintf("%016x%s", uint64(id), blobSuffix) }
 
 // ParseBlobName is the inverse of BlobName.
-func ParseBlobName(name string) (id ID, ok bool) { return parseID(name, blobSuffix) }
+func ParseBlobName(name string) (id ID, ok bool) { return parseName(name, blobSuffix) }
 
 // HintName is the name of the segment's hint.
 func (id ID) HintName() string { return fmt.Sprintf("%016x%s", uint64(id), hintSuffix) }
 
 // ParseHintName is the inverse of HintName.
-func ParseHintName(name string) (id ID, ok bool) { return parseID(name, hintSuffix) }
+func ParseHintName(name string) (id ID, ok bool) { return parseName(name, hintSuffix) }
 
-func parseID(name, suffix string) (id ID, ok bool) {
+func parseName(name, suffix string) (id ID, ok bool) {
 	hex, ok := strings.CutSuffix(name, suffix)
 	if !ok {
 		return 0, false
@@ -86,4 +86,23 @@ func parseHex(s string) (uint64, bool) {
 	}
 	n, err := strconv.ParseUint(s, 16, 64)
 	return n, err == nil && n < maxNumber
+}
+
+// ParseID returns the number of a segment or a blob file; ok is false for any
+// other name.
+func ParseID(name string) (id ID, ok bool) {
+	if id, ok := ParseFileName(name); ok {
+		return id, true
+	}
+	return ParseBlobName(name)
+}
+
+// Files returns the numbers of the segments among names.
+func Files(names []string) (ids []ID) {
+	for _, name := range names {
+		if id, ok := ParseFileName(name); ok {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }

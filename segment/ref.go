@@ -20,6 +20,10 @@ const (
 	// MaxStart bounds the offset at which a record may begin.
 	MaxStart = 1 << (offsetBits + 3)
 
+	// MaxBatchBytes bounds the encoded records of a batch, which lie in one
+	// segment.
+	MaxBatchBytes = 64 << 20
+
 	slotBits   = 15
 	offsetBits = 25
 )
