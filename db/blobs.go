@@ -232,7 +232,7 @@ func extentsOf(seg *segment.Segment, r *segment.Record) ([]segment.BlobExtent, e
 	}
 	list, _, err := segment.DecodeBlobExtents(r.Value)
 	if err == nil && len(list) != 1 {
-		err = errParts
+		err = segment.ErrParts
 	}
 	if err != nil {
 		return nil, seg.Damage(r.Offset, err.Error())

@@ -214,7 +214,7 @@ func (c *compaction) copy(in *segment.Segment, r *segment.Record) error {
 	if err := r.VerifyValue(); err != nil {
 		return in.Damage(r.Offset, fmt.Sprintf("key %q: %v", r.Key, err))
 	}
-	w, err := c.output(copySize(r))
+	w, err := c.output(segment.CopySize(r))
 	if err != nil {
 		return err
 	}
@@ -226,7 +226,7 @@ func (c *compaction) copy(in *segment.Segment, r *segment.Record) error {
 	}
 	c.written += r.End - r.Offset
 	copied := *r
-	if err := appendCopy(w, &copied, c.may); err != nil {
+	if err := w.AppendCopy(&copied, c.may); err != nil {
 		return err
 	}
 	size := copied.End - copied.Offset
@@ -266,7 +266,7 @@ func (c *compaction) flush() error {
 		return nil
 	}
 	w := c.outputs[len(c.outputs)-1]
-	if err := flush(w, c.may); err != nil {
+	if err := w.Flush(c.may); err != nil {
 		return err
 	}
 	if c.written < c.synced+syncStep {
@@ -412,36 +412,4 @@ func (c *compaction) discard() {
 	}
 	c.outputs = nil
 	c.giveBack()
-}
-
-// copySize bounds what a copy of the record takes. Where its value is aligned
-// depends on where it comes to lie.
-func copySize(r *segment.Record) int64 {
-	size := r.End - r.Offset
-	if r.Flags&segment.FlagAligned != 0 {
-		size += segment.Alignment
-	}
-	return size
-}
-
-// appendCopy stages a record of another segment in w, with its sequence
-// number and checksum, and writes now and then. may is that of Writer.Reserve.
-func appendCopy(w *segment.Writer, r *segment.Record, may func(int64) error) error {
-	r.Flags |= segment.FlagFirst | segment.FlagCopied
-	r.Left, r.DurableTo = 0, 0
-	if !w.Fits(copySize(r)) {
-		return fmt.Errorf("no room in %s for a record of %d bytes", w.Segment().Path(), r.End-r.Offset)
-	}
-	w.Append(r)
-	if w.Staged() < copyStep {
-		return nil
-	}
-	return flush(w, may)
-}
-
-func flush(w *segment.Writer, may func(int64) error) error {
-	if err := w.ReserveStaged(may); err != nil {
-		return err
-	}
-	return w.Write()
 }

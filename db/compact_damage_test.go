@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/crowfly/crowfly/db/check"
 	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs/simdisk"
 )
@@ -131,7 +132,7 @@ func TestOlderVersionOfSuspect(t *testing.T) {
 	}
 	b[bytes.Index(b, []byte("newest"))] ^= 1
 	disk.WriteFile(name, b)
-	if _, err := Repair(t.Context(), "", &RepairOptions{FS: disk}); err != nil {
+	if _, err := check.Repair(t.Context(), "", &check.RepairOptions{FS: disk}); err != nil {
 		t.Error(err)
 	}
 	mustGet(t, open(t, "", &Options{FS: disk}), "key", "older")

@@ -279,7 +279,7 @@ func TestCompactUnread(t *testing.T) {
 	w := db.writer.active
 	db.writer.seq++
 	w.Append(&segment.Record{Kind: 200, Flags: segment.FlagFirst, Seq: db.writer.seq, Key: []byte("newer")})
-	if err := flush(w, nil); err != nil {
+	if err := w.Flush(nil); err != nil {
 		t.Fatal(err)
 	}
 	seal()

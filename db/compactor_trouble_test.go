@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/crowfly/crowfly/db/check"
 	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs/simdisk"
 )
@@ -173,7 +174,7 @@ func TestDeletedBesideDamage(t *testing.T) {
 			b[at] ^= 1
 			disk.WriteFile(damaged.FileName(), b)
 		}
-		if _, err := Repair(t.Context(), "", &RepairOptions{FS: disk}); err != nil {
+		if _, err := check.Repair(t.Context(), "", &check.RepairOptions{FS: disk}); err != nil {
 			t.Fatal(err)
 		}
 		mustBeGone(t, open(t, "", &Options{FS: disk}), "key")
@@ -191,7 +192,7 @@ func TestCompactNewerRecords(t *testing.T) {
 		db.writer.seq++
 		w.Append(&segment.Record{Kind: 200, Flags: segment.FlagFirst, Seq: db.writer.seq, Key: fmt.Appendf(nil, "newer %100d", i)})
 	}
-	if err := flush(w, nil); err != nil {
+	if err := w.Flush(nil); err != nil {
 		t.Fatal(err)
 	}
 	db.Close()

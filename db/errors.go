@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"syscall"
 
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
@@ -17,7 +16,7 @@ var (
 	ErrNotFound        error = notFound{}
 	ErrClosed                = errors.New("store is closed")
 	ErrReadOnly              = errors.New("store is read-only")
-	ErrNoSpace               = errors.New("no space left for writing")
+	ErrNoSpace               = vfs.ErrNoSpace
 	ErrKeySize               = fmt.Errorf("key must have 1 to %d bytes", segment.MaxKey)
 	ErrValueTooLarge         = fmt.Errorf("value is larger than %d bytes", MaxValue)
 	ErrBatchTooLarge         = fmt.Errorf("batch is larger than %d bytes or %d records", maxBatchBytes, maxBatchRecords)
@@ -47,10 +46,6 @@ var errFoldFirst = errors.New("segments are to be merged first")
 // errPaused ends a compaction that had borrowed room, see room.
 var errPaused = errors.New("compaction is paused")
 
-// errParts is about a blobref with several extents, which are for uploads in
-// parts.
-var errParts = errors.New("value in several blobs: not supported by this version")
-
 // CorruptError reports damage: bytes once proven durable are not what was
 // written. Get it with errors.As. Nothing on disk has been changed.
 type CorruptError = segment.CorruptError
@@ -78,19 +73,12 @@ func withKey(op string, key []byte, err error) error {
 }
 
 // writeError gives a full disk its own name, once.
-func writeError(err error) error {
-	if isNoSpace(err) && !errors.Is(err, ErrNoSpace) {
-		return fmt.Errorf("%w: %w", ErrNoSpace, err)
-	}
-	return err
-}
+func writeError(err error) error { return vfs.NameNoSpace(err) }
 
 // lacksSpace reports whether puts fail and deletes may still do.
 func lacksSpace(err error) bool { return isNoSpace(err) || errors.Is(err, ErrPinnedSpace) }
 
-func isNoSpace(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
-}
+func isNoSpace(err error) bool { return vfs.IsNoSpace(err) }
 
 func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 

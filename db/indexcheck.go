@@ -1,10 +1,11 @@
 package db
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
-	"path/filepath"
 
+	"github.com/crowfly/crowfly/db/check"
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs"
@@ -21,7 +22,7 @@ type indexCheck struct {
 	live    int               // records that the index points to
 	puts    map[string]found  // newest put of keys that the index does not have
 	deleted map[string]uint64 // newest tombstone of such keys
-	damage  []Damage
+	damage  []check.Damage
 }
 
 type found struct {
@@ -39,27 +40,26 @@ func newIndexCheck(db *DB) *indexCheck {
 
 // record compares one record, which was verified. It fails with ErrClosed once
 // the store is closed.
-func (c *indexCheck) record(f *finding, r *segment.Record) error {
+func (c *indexCheck) record(r check.Record) error {
 	if r.Seq > c.visible {
 		return nil
 	}
 	hit, err := c.find(r.Key)
-	path := filepath.Join(c.db.fs.Path(), f.name)
 	switch {
 	case errors.Is(err, ErrClosed):
 		return err
 	case err == nil && hit.Seq < r.Seq:
-		c.note(r.Key, path, r.Offset, "the index has an older version than this")
+		c.note(r.Key, r.Path, r.Offset, "the index has an older version than this")
 	case err == nil:
-		if hit.Segment.ID() == f.id && hit.Offset == r.Offset {
+		if hit.Segment.ID() == r.Segment && hit.Offset == r.Offset {
 			c.live++
 		}
 	case !errors.Is(err, ErrNotFound):
-		c.note(r.Key, path, r.Offset, fmt.Sprint("the index: ", err))
+		c.note(r.Key, r.Path, r.Offset, fmt.Sprint("the index: ", err))
 	case r.Kind == segment.KindDelete:
 		c.deleted[string(r.Key)] = max(c.deleted[string(r.Key)], r.Seq)
 	case c.puts[string(r.Key)].seq < r.Seq:
-		c.puts[string(r.Key)] = found{r.Seq, path, r.Offset}
+		c.puts[string(r.Key)] = found{r.Seq, r.Path, r.Offset}
 	}
 	return nil
 }
@@ -71,14 +71,16 @@ func (c *indexCheck) find(key []byte) (hit index.Hit, err error) {
 }
 
 func (c *indexCheck) note(key []byte, path string, off int64, reason string) {
-	c.damage = append(c.damage, Damage{&CorruptError{Path: path, Offset: off, Reason: reason}, 0, append([]byte(nil), key...)})
+	c.damage = append(c.damage, check.Damage{
+		Err: &CorruptError{Path: path, Offset: off, Reason: reason}, Key: bytes.Clone(key),
+	})
 }
 
 // finish judges what depends on having seen everything once, unless writes have
-// come in between or segments were replaced. whole says that no file is damaged.
-func (c *indexCheck) finish(in *inspector, whole bool) []Damage {
+// come in between or segments were replaced.
+func (c *indexCheck) finish(report *check.VerifyReport) []check.Damage {
 	keys := c.db.index.Len()
-	steady := in.rounds == 1 && in.read == c.generation && c.db.currentManifest().Generation == c.generation
+	steady := report.Rounds == 1 && report.Generation == c.generation && c.db.currentManifest().Generation == c.generation
 	if !steady || c.db.index.Visible() != c.visible {
 		return c.damage
 	}
@@ -87,8 +89,8 @@ func (c *indexCheck) finish(in *inspector, whole bool) []Damage {
 			c.note([]byte(key), put.path, put.off, "the index does not have this record")
 		}
 	}
-	if whole && len(c.damage) == 0 && c.live != keys {
-		c.damage = append(c.damage, Damage{Err: &CorruptError{
+	if len(report.Damage) == 0 && len(c.damage) == 0 && c.live != keys {
+		c.damage = append(c.damage, check.Damage{Err: &CorruptError{
 			Path: c.db.fs.Path(), Reason: fmt.Sprintf("the index has %d keys, the files have %d", keys, c.live),
 		}})
 	}

@@ -345,14 +345,14 @@ func (db *DB) copyTail(seg *segment.Segment, tail segment.Tail) (*manifest.Entry
 				return nil, err
 			}
 		}
-		if err := appendCopy(w, &r, nil); err != nil {
+		if err := w.AppendCopy(&r, nil); err != nil {
 			return nil, err
 		}
 	}
 	if w == nil {
 		return nil, nil
 	}
-	if err := errors.Join(flush(w, nil), w.Trim(), w.Sync()); err != nil {
+	if err := errors.Join(w.Flush(nil), w.Trim(), w.Sync()); err != nil {
 		return nil, err
 	}
 	out := w.Segment()
@@ -402,5 +402,31 @@ func (db *DB) removeStrayBlobs(names []string) {
 		if db.blobs.stray(name) {
 			db.fs.Remove(name)
 		}
+	}
+}
+
+// finishRepair moves to the trash what a repair that was cut off left behind, of
+// the names there were when the store was opened. What can't be moved stays, and
+// the next Open tries again.
+func (db *DB) finishRepair(m *manifest.List, names []string) {
+	if !m.Repaired {
+		return
+	}
+	stays := false
+	for _, name := range names {
+		id, isSegment := segment.ParseFileName(name)
+		gen, isManifest := segment.ParseManifestName(name)
+		hinted, isHint := segment.ParseHintName(name)
+		var err error
+		switch {
+		case isSegment && m.Entry(id) == nil, isManifest && gen < m.Generation, db.blobs.stray(name):
+			_, err = db.fs.Trash(name)
+		case segment.IsTempName(name), isHint && m.Entry(hinted) == nil:
+			db.fs.Remove(name)
+		}
+		stays = stays || err != nil
+	}
+	if !stays && db.fs.SyncDir() == nil {
+		db.manifests.EndRepair()
 	}
 }

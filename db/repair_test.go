@@ -12,18 +12,19 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/crowfly/crowfly/db/check"
 	"github.com/crowfly/crowfly/db/manifest"
 	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs/simdisk"
 )
 
-func mustRepair(t *testing.T, disk *simdisk.Disk) RepairReport {
+func mustRepair(t *testing.T, disk *simdisk.Disk) check.RepairReport {
 	t.Helper()
-	report, err := Repair(context.Background(), "", &RepairOptions{FS: disk})
+	report, err := check.Repair(context.Background(), "", &check.RepairOptions{FS: disk})
 	if err != nil {
 		t.Fatal(err)
 	}
-	found, err := VerifyDir(context.Background(), "", &Options{FS: disk}, nil)
+	found, err := check.Verify(context.Background(), "", &check.VerifyOptions{FS: disk})
 	if err != nil || len(found.Damage) > 0 {
 		t.Fatalf("after the repair: %+v, %v", found, err)
 	}
@@ -129,7 +130,7 @@ func TestRepairRefuses(t *testing.T) {
 	} {
 		c.do(c.disk)
 		before := contents(c.disk)
-		_, err := Repair(context.Background(), "", &RepairOptions{FS: c.disk})
+		_, err := check.Repair(context.Background(), "", &check.RepairOptions{FS: c.disk})
 		if !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -158,7 +159,7 @@ func storeOfNewerRecord(t *testing.T) *simdisk.Disk {
 	mustPut(t, db, "key", "value")
 	w := db.writer.active
 	w.Append(&segment.Record{Kind: 100, Flags: segment.FlagFirst, Seq: db.writer.seq + 1, Key: []byte("key")})
-	if err := errors.Join(flush(w, nil), db.Close()); err != nil {
+	if err := errors.Join(w.Flush(nil), db.Close()); err != nil {
 		t.Fatal(err)
 	}
 	list := names(disk, "MANIFEST")
@@ -194,7 +195,7 @@ func TestRepairUnreadable(t *testing.T) {
 		}
 		return nil
 	})
-	report, err := Repair(context.Background(), "", &RepairOptions{FS: disk})
+	report, err := check.Repair(context.Background(), "", &check.RepairOptions{FS: disk})
 	disk.Fail(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -240,7 +241,7 @@ func TestRepairDir(t *testing.T) {
 			}
 			damaged[filepath.Base(file)] = b
 		}
-		report, err := Repair(context.Background(), dir, nil)
+		report, err := check.Repair(context.Background(), dir, nil)
 		if err != nil || len(report.Lost) != 2 || string(report.Lost[0].Key) != "large" || string(report.Lost[1].Key) != "lost" {
 			t.Fatalf("round %d: %+v, %v", round, report, err)
 		}
@@ -249,7 +250,7 @@ func TestRepairDir(t *testing.T) {
 				t.Errorf("%s in the trash: %d bytes, %v", name, len(got), err)
 			}
 		}
-		if report, err := VerifyDir(context.Background(), dir, nil, nil); err != nil || len(report.Damage) > 0 {
+		if report, err := check.Verify(context.Background(), dir, nil); err != nil || len(report.Damage) > 0 {
 			t.Errorf("after the repair: %+v, %v", report, err)
 		}
 		db = open(t, dir, o)
@@ -358,10 +359,10 @@ func TestRepairHuge(t *testing.T) {
 	if err := errors.Join(os.WriteFile(huge, nil, 0o666), os.Truncate(huge, 1<<40)); err != nil {
 		t.Fatal(err)
 	}
-	if report, err := VerifyDir(context.Background(), dir, nil, nil); err != nil || report.Bytes > 2*manifest.MaxSegmentBytes {
+	if report, err := check.Verify(context.Background(), dir, nil); err != nil || report.Bytes > 2*manifest.MaxSegmentBytes {
 		t.Errorf("%d bytes, %v", report.Bytes, err)
 	}
-	if _, err := Repair(context.Background(), dir, nil); err != nil {
+	if _, err := check.Repair(context.Background(), dir, nil); err != nil {
 		t.Fatal(err)
 	}
 	mustGet(t, open(t, dir, nil), "key", "value")

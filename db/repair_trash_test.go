@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/crowfly/crowfly/db/check"
 	"github.com/crowfly/crowfly/db/manifest"
 	"github.com/crowfly/crowfly/segment/vfs/simdisk"
 )
@@ -42,7 +43,7 @@ func TestRepairCutOffThenOpen(t *testing.T) {
 		}
 		return nil
 	})
-	if _, err := Repair(context.Background(), "", &RepairOptions{FS: disk}); !errors.Is(err, syscall.EIO) {
+	if _, err := check.Repair(context.Background(), "", &check.RepairOptions{FS: disk}); !errors.Is(err, syscall.EIO) {
 		t.Fatalf("Repair: %v", err)
 	}
 	for round := range 3 {
@@ -86,7 +87,7 @@ func TestRepairNoTrash(t *testing.T) {
 		if err := block(); err != nil {
 			t.Fatal(err)
 		}
-		_, err := Repair(context.Background(), dir, nil)
+		_, err := check.Repair(context.Background(), dir, nil)
 		if !errors.Is(err, syscall.ENOTDIR) {
 			t.Errorf("%s: %v", what, err)
 		}
@@ -105,7 +106,7 @@ func TestRepairNoTrash(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := Repair(context.Background(), dir, nil); err != nil {
+	if _, err := check.Repair(context.Background(), dir, nil); err != nil {
 		t.Error(err)
 	}
 }
@@ -134,7 +135,7 @@ func TestRepairFails(t *testing.T) {
 				}
 				return syscall.EIO
 			})
-			if _, err := Repair(context.Background(), "", &RepairOptions{FS: disk}); !errors.Is(err, syscall.EIO) {
+			if _, err := check.Repair(context.Background(), "", &check.RepairOptions{FS: disk}); !errors.Is(err, syscall.EIO) {
 				t.Fatalf("%s: %v", fails, err)
 			}
 		}
@@ -160,7 +161,7 @@ func TestCutOffUnreadable(t *testing.T) {
 		}
 		return nil
 	})
-	if _, err := Repair(context.Background(), "", &RepairOptions{FS: disk}); !errors.Is(err, syscall.EIO) {
+	if _, err := check.Repair(context.Background(), "", &check.RepairOptions{FS: disk}); !errors.Is(err, syscall.EIO) {
 		t.Fatalf("a repair without a trash: %v", err)
 	}
 	noTrash = false

@@ -10,13 +10,14 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/crowfly/crowfly/db/check"
 	"github.com/crowfly/crowfly/db/manifest"
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs/simdisk"
 )
 
-func mustVerify(t *testing.T, db *DB) VerifyReport {
+func mustVerify(t *testing.T, db *DB) check.VerifyReport {
 	t.Helper()
 	report, err := db.Verify(context.Background(), nil)
 	if err != nil {
@@ -57,10 +58,10 @@ func TestVerifyWhole(t *testing.T) {
 		b, _ := disk.ReadFile(name)
 		size += int64(len(b))
 	}
-	check := func(what string, verify func(progress func(VerifyProgress)) (VerifyReport, error)) {
+	verified := func(what string, verify func(progress func(check.Progress)) (check.VerifyReport, error)) {
 		t.Helper()
-		var last VerifyProgress
-		report, err := verify(func(p VerifyProgress) {
+		var last check.Progress
+		report, err := verify(func(p check.Progress) {
 			if p.Done < last.Done || p.Done > p.Total || p.File == "" {
 				t.Errorf("%s: progress %+v after %+v", what, p, last)
 			}
@@ -72,14 +73,14 @@ func TestVerifyWhole(t *testing.T) {
 		}
 	}
 	ctx := context.Background()
-	check("writer", func(p func(VerifyProgress)) (VerifyReport, error) { return db.Verify(ctx, p) })
+	verified("writer", func(p func(check.Progress)) (check.VerifyReport, error) { return db.Verify(ctx, p) })
 	follower := open(t, "", &Options{FS: disk, ReadOnly: true})
-	check("follower", func(p func(VerifyProgress)) (VerifyReport, error) { return follower.Verify(ctx, p) })
+	verified("follower", func(p func(check.Progress)) (check.VerifyReport, error) { return follower.Verify(ctx, p) })
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	check("closed", func(p func(VerifyProgress)) (VerifyReport, error) {
-		return VerifyDir(ctx, "", &Options{FS: disk}, p)
+	verified("closed", func(p func(check.Progress)) (check.VerifyReport, error) {
+		return check.Verify(ctx, "", &check.VerifyOptions{FS: disk, Progress: p})
 	})
 	if _, err := db.Verify(ctx, nil); !errors.Is(err, ErrClosed) {
 		t.Errorf("a closed store: %v", err)
@@ -142,16 +143,16 @@ func TestVerifyReadError(t *testing.T) {
 		}
 		return nil
 	})
-	report, err := VerifyDir(context.Background(), "", &Options{FS: disk}, nil)
+	report, err := check.Verify(context.Background(), "", &check.VerifyOptions{FS: disk})
 	if err != nil || len(report.Damage) == 0 {
 		t.Fatalf("%+v, %v", report, err)
 	}
 	d := report.Damage[0]
-	if d.Err.Offset != readPage || d.To != 2*readPage || !strings.Contains(d.Err.Error(), name) || !strings.Contains(d.Err.Reason, "can't be read") {
+	if d.Err.Offset != 4<<10 || d.To != 2*(4<<10) || !strings.Contains(d.Err.Error(), name) || !strings.Contains(d.Err.Reason, "can't be read") {
 		t.Errorf("%v to %d", d.Err, d.To)
 	}
 	for _, d := range report.Damage {
-		if d.To <= readPage || d.Err.Offset >= 2*readPage && d.Err.Path == report.Damage[0].Err.Path {
+		if d.To <= 4<<10 || d.Err.Offset >= 2*(4<<10) && d.Err.Path == report.Damage[0].Err.Path {
 			t.Errorf("damage outside the page: %v to %d", d.Err, d.To)
 		}
 	}
@@ -162,7 +163,7 @@ func TestVerifyCancelled(t *testing.T) {
 	db := fillBlobs(t, simdisk.New())
 	ctx, cancel := context.WithCancel(context.Background())
 	calls := 0
-	_, err := db.Verify(ctx, func(VerifyProgress) { calls++; cancel() })
+	_, err := db.Verify(ctx, func(check.Progress) { calls++; cancel() })
 	if !errors.Is(err, context.Canceled) || calls != 1 {
 		t.Errorf("%v after %d calls", err, calls)
 	}
@@ -181,7 +182,7 @@ func TestVerifyManifest(t *testing.T) {
 		b := slices.Clone(whole)
 		b[i] ^= 1
 		disk.WriteFile(segment.ManifestName(gen), b)
-		report, err := VerifyDir(context.Background(), "", &Options{FS: disk}, nil)
+		report, err := check.Verify(context.Background(), "", &check.VerifyOptions{FS: disk})
 		if err != nil || len(report.Damage) != 1 {
 			t.Errorf("byte %d: %+v, %v", i, report.Damage, err)
 		}
@@ -195,7 +196,7 @@ func TestVerifyManifest(t *testing.T) {
 // a damaged one.
 func TestVerifyClosed(t *testing.T) {
 	db := fillBlobs(t, simdisk.New())
-	report, err := db.Verify(context.Background(), func(p VerifyProgress) {
+	report, err := db.Verify(context.Background(), func(p check.Progress) {
 		if strings.HasSuffix(p.File, ".seg") {
 			db.Close()
 		}
@@ -306,7 +307,7 @@ func TestVerifyManifestsGone(t *testing.T) {
 			}
 		}
 	})
-	report, err := VerifyDir(context.Background(), "", &Options{FS: disk}, nil)
+	report, err := check.Verify(context.Background(), "", &check.VerifyOptions{FS: disk})
 	if err != nil || len(report.Damage) != 1 || string(report.Damage[0].Key) != "key" {
 		t.Errorf("%+v, %v", report, err)
 	}

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/crowfly/crowfly/db"
+	dbcheck "github.com/crowfly/crowfly/db/check"
 	"github.com/crowfly/crowfly/segment"
 	"github.com/crowfly/crowfly/segment/vfs/simdisk"
 )
@@ -133,7 +134,7 @@ func (p *patient) operate(damaged *simdisk.Disk, moved bool) error {
 	if moved {
 		acceptable = p.acceptable(p.disk)
 	}
-	report, err := db.VerifyDir(context.Background(), "", &db.Options{FS: damaged}, nil)
+	report, err := dbcheck.Verify(context.Background(), "", &dbcheck.VerifyOptions{FS: damaged})
 	if err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}
@@ -141,7 +142,7 @@ func (p *patient) operate(damaged *simdisk.Disk, moved bool) error {
 		return fmt.Errorf("whole says verify, but Open: %w", refused)
 	}
 	before := filesOf(damaged)
-	repaired, err := db.Repair(context.Background(), "", &db.RepairOptions{FS: damaged})
+	repaired, err := dbcheck.Repair(context.Background(), "", &dbcheck.RepairOptions{FS: damaged})
 	if err != nil {
 		return fmt.Errorf("repair: %w", err)
 	}
@@ -174,7 +175,7 @@ func nothingDeleted(before map[string]string, disk *simdisk.Disk) error {
 }
 
 // examine opens a repaired store for writing and reads everything.
-func (p *patient) examine(disk *simdisk.Disk, acceptable map[string][]string, report db.RepairReport) error {
+func (p *patient) examine(disk *simdisk.Disk, acceptable map[string][]string, report dbcheck.RepairReport) error {
 	if err := clean(disk); err != nil {
 		return err
 	}
@@ -182,7 +183,7 @@ func (p *patient) examine(disk *simdisk.Disk, acceptable map[string][]string, re
 	if err != nil {
 		return fmt.Errorf("open: %w", err)
 	}
-	listed := make(map[string]db.LostKey)
+	listed := make(map[string]dbcheck.LostKey)
 	for _, l := range report.Lost {
 		listed[string(l.Key)] = l
 	}
@@ -214,7 +215,7 @@ func (p *patient) examine(disk *simdisk.Disk, acceptable map[string][]string, re
 	if err := errors.Join(store.Put([]byte("after"), []byte("repair"), nil), store.Close(), clean(disk)); err != nil {
 		return err
 	}
-	again, err := db.Repair(context.Background(), "", &db.RepairOptions{FS: disk})
+	again, err := dbcheck.Repair(context.Background(), "", &dbcheck.RepairOptions{FS: disk})
 	if err != nil || again.Changed {
 		return fmt.Errorf("second repair: %+v %w", again, err)
 	}
@@ -222,7 +223,7 @@ func (p *patient) examine(disk *simdisk.Disk, acceptable map[string][]string, re
 }
 
 func clean(disk *simdisk.Disk) error {
-	report, err := db.VerifyDir(context.Background(), "", &db.Options{FS: disk}, nil)
+	report, err := dbcheck.Verify(context.Background(), "", &dbcheck.VerifyOptions{FS: disk})
 	if err == nil && len(report.Damage) > 0 {
 		err = fmt.Errorf("still damaged: %v", report.Damage[0].Err)
 	}
@@ -385,7 +386,7 @@ func (p *patient) fileDamages(other victim) []fileDamage {
 func TestRepairHealthy(t *testing.T) {
 	for kind, p := range patients(t) {
 		before := filesOf(p.disk)
-		report, err := db.Repair(context.Background(), "", &db.RepairOptions{FS: p.disk})
+		report, err := dbcheck.Repair(context.Background(), "", &dbcheck.RepairOptions{FS: p.disk})
 		if err != nil || report.Changed || len(report.Damage) > 0 || !maps.Equal(before, filesOf(p.disk)) {
 			t.Errorf("%s: %+v, %v", kind, report, err)
 		}
@@ -403,7 +404,7 @@ func TestRepairHealthy(t *testing.T) {
 				if err := clean(disk); err != nil {
 					t.Errorf("mode %d, after operation %d, %s: %v", mode, n, op, err)
 				}
-				report, err := db.Repair(context.Background(), "", &db.RepairOptions{FS: disk})
+				report, err := dbcheck.Repair(context.Background(), "", &dbcheck.RepairOptions{FS: disk})
 				if err != nil || len(report.Damage) > 0 {
 					t.Errorf("mode %d, after operation %d, %s: %+v, %v", mode, n, op, report, err)
 				}
@@ -456,7 +457,7 @@ func (p *patient) cutOff(t *testing.T, c fileDamage) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	var images []*simdisk.Disk
 	work.OnOp(func(n int, op string) { images = append(images, work.Clone(), work.Crash(rng)) })
-	first, err := db.Repair(context.Background(), "", &db.RepairOptions{FS: work})
+	first, err := dbcheck.Repair(context.Background(), "", &dbcheck.RepairOptions{FS: work})
 	check(t, err)
 	for i, disk := range images {
 		done := newestManifest(disk) != newestManifest(damaged) // all but moving files
@@ -465,7 +466,7 @@ func (p *patient) cutOff(t *testing.T, c fileDamage) {
 				t.Fatalf("image %d: %v", i, err)
 			}
 		}
-		report, err := db.Repair(context.Background(), "", &db.RepairOptions{FS: disk})
+		report, err := dbcheck.Repair(context.Background(), "", &dbcheck.RepairOptions{FS: disk})
 		if err != nil {
 			t.Fatalf("image %d: %v", i, err)
 		}

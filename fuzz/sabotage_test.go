@@ -123,8 +123,8 @@ var sabotages = []sabotage{
 	}, {
 		name: "the copied tail is not synced",
 		file: "db/recover.go",
-		old:  "	if err := errors.Join(flush(w, nil), w.Trim(), w.Sync()); err != nil {\n",
-		new:  "	if err := errors.Join(flush(w, nil), w.Trim()); err != nil {\n",
+		old:  "	if err := errors.Join(w.Flush(nil), w.Trim(), w.Sync()); err != nil {\n",
+		new:  "	if err := errors.Join(w.Flush(nil), w.Trim()); err != nil {\n",
 	}, {
 		name: "sequence numbers of a torn tail are used again",
 		file: "db/recover.go",
@@ -455,7 +455,7 @@ var sabotages = []sabotage{
 		pkg:  "db",
 	}, {
 		name: "compaction sets more aside than it writes",
-		file: "db/compact.go",
+		file: "segment/copy.go",
 		old:  "	if err := w.ReserveStaged(may); err != nil {\n",
 		new:  "	if err := w.Reserve(0, may); err != nil {\n",
 		test: "TestFullDiskOfLargeValues",
@@ -536,7 +536,7 @@ var sabotages = []sabotage{
 		pkg:  "db",
 	}, {
 		name: "a full disk has no name",
-		file: "db/errors.go",
+		file: "segment/vfs/space.go",
 		old:  "		return fmt.Errorf(\"%w: %w\", ErrNoSpace, err)\n",
 		new:  "		return err\n",
 		test: "TestErrors",

@@ -19,3 +19,7 @@ func (e *CorruptError) Error() string {
 
 // ErrNewer says that a file needs a newer version of crowfly.
 var ErrNewer = errors.New("written by a newer version of crowfly")
+
+// ErrParts says that a blobref has several extents. They are reserved for values
+// that are made of parts.
+var ErrParts = errors.New("value in several blobs: not supported by this version")

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/crowfly/crowfly/db"
+	"github.com/crowfly/crowfly/db/check"
 )
 
 // progress is a line on a terminal that is drawn over and over.
@@ -58,7 +58,7 @@ func (m *meter) passed(n int64) {
 }
 
 // verified shows how far a verification has come.
-func (m *meter) verified(p db.VerifyProgress) { m.at(p.Done, p.Total) }
+func (m *meter) verified(p check.Progress) { m.at(p.Done, p.Total) }
 
 // at shows how far something has come.
 func (m *meter) at(done, total int64) {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"github.com/crowfly/crowfly/db"
+	"github.com/crowfly/crowfly/db/check"
 )
 
 type repairCmd struct {
@@ -18,7 +19,7 @@ func (c *repairCmd) Run(e *env) error {
 	ctx, stop := interruptible()
 	defer stop()
 	m := newMeter(e.err, 0)
-	report, err := db.Repair(ctx, c.Dir, &db.RepairOptions{DryRun: c.DryRun, Progress: m.verified})
+	report, err := check.Repair(ctx, c.Dir, &check.RepairOptions{DryRun: c.DryRun, Progress: m.verified})
 	m.bar.clear()
 	if errors.Is(err, db.ErrLocked) {
 		return inUse(c.Dir, err, "stop `crowfly serve` first")
@@ -41,7 +42,7 @@ func (c *repairCmd) Run(e *env) error {
 }
 
 // summary tells a person what became of the store.
-func (c *repairCmd) summary(e *env, r *db.RepairReport) {
+func (c *repairCmd) summary(e *env, r *check.RepairReport) {
 	if !r.Changed {
 		e.talk("%s is whole, nothing was changed", c.Dir)
 		return
@@ -74,7 +75,7 @@ type jsonRepaired struct {
 	Trashed      int    `json:"trashed"`
 }
 
-func newJSONRepaired(r *db.RepairReport) jsonRepaired {
+func newJSONRepaired(r *check.RepairReport) jsonRepaired {
 	s := jsonRepaired{
 		Event: "summary", Changed: r.Changed, ManifestLost: r.ManifestLost,
 		Damage: len(r.Damage), Unknown: len(r.Unknown), Copied: r.Copied, Trashed: len(r.Trashed),
@@ -102,7 +103,7 @@ type jsonLoss struct {
 // is unknown and every file that was moved.
 type repairPrinter struct{ damagePrinter }
 
-func (p repairPrinter) losses(r *db.RepairReport) error {
+func (p repairPrinter) losses(r *check.RepairReport) error {
 	for _, l := range r.Lost {
 		event, what := "lost", "lost"
 		if l.OlderKept {

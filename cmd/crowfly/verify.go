@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/crowfly/crowfly/db"
+	"github.com/crowfly/crowfly/db/check"
 )
 
 type verifyCmd struct {
@@ -39,7 +40,7 @@ func (c *verifyCmd) Run(e *env) error {
 
 // verify goes through an open store, or through the files of one that refuses
 // to be opened.
-func (c *verifyCmd) verify(ctx context.Context, progress func(db.VerifyProgress)) (report db.VerifyReport, err error) {
+func (c *verifyCmd) verify(ctx context.Context, progress func(check.Progress)) (report check.VerifyReport, err error) {
 	store, refused := openReader(c.Dir)
 	if refused == nil {
 		defer closeAfter(store, &err)
@@ -49,9 +50,9 @@ func (c *verifyCmd) verify(ctx context.Context, progress func(db.VerifyProgress)
 	if !ok {
 		return report, refused
 	}
-	report, err = db.VerifyDir(ctx, c.Dir, nil, progress)
+	report, err = check.Verify(ctx, c.Dir, &check.VerifyOptions{Progress: progress})
 	if err == nil && len(report.Damage) == 0 {
-		report.Damage = []db.Damage{{Err: damage}}
+		report.Damage = []check.Damage{{Err: damage}}
 	}
 	return report, err
 }
@@ -81,7 +82,7 @@ type damagePrinter struct {
 	json bool
 }
 
-func (p damagePrinter) damage(list []db.Damage) error {
+func (p damagePrinter) damage(list []check.Damage) error {
 	for _, d := range list {
 		if err := p.one(d); err != nil {
 			return err
@@ -90,7 +91,7 @@ func (p damagePrinter) damage(list []db.Damage) error {
 	return nil
 }
 
-func (p damagePrinter) one(d db.Damage) error {
+func (p damagePrinter) one(d check.Damage) error {
 	if p.json {
 		return p.env.json(jsonDamage{"damage", d.Err.Path, d.Err.Offset, d.To, newJSONKey(string(d.Key)), d.Err.Reason})
 	}

@@ -1,9 +1,10 @@
-package db
+package check
 
 import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"github.com/crowfly/crowfly/db/manifest"
@@ -33,7 +34,7 @@ type survey struct {
 // errNoStore says that a directory has no files of a store.
 var errNoStore = errors.New("there is no store")
 
-// survey reads manifests and headers. It fails with ErrNewer if any of them is
+// survey reads manifests and headers. It fails with segment.ErrNewer if any of them is
 // from a newer version.
 func (in *inspector) survey() (*survey, error) {
 	s := &survey{headers: make(map[segment.ID]segment.Header)}
@@ -70,7 +71,7 @@ func (in *inspector) measure(names []string) error {
 		}
 		ours = true
 		file, err := in.fs.Open(name)
-		if isNotExist(err) {
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
@@ -94,7 +95,7 @@ func (in *inspector) measure(names []string) error {
 func (in *inspector) readHeaders(s *survey) error {
 	for _, id := range segment.Files(s.names) {
 		h, err := segment.ReadHeader(in.fs, id)
-		if errors.Is(err, ErrNewer) {
+		if errors.Is(err, segment.ErrNewer) {
 			return fmt.Errorf("%s: %w", in.path(id.FileName()), err)
 		}
 		if err == nil {
@@ -119,13 +120,13 @@ func (in *inspector) readManifests(s *survey) (list []image, err error) {
 		}
 		s.top = max(s.top, gen)
 		b, err := vfs.ReadFile(in.fs, name)
-		if isNotExist(err) {
+		if errors.Is(err, fs.ErrNotExist) {
 			continue // replaced meanwhile
 		}
 		in.files++
 		x := image{gen: gen}
 		if err != nil {
-			x.damage = []Damage{{Err: &CorruptError{Path: in.path(name), Reason: fmt.Sprint("can't be read: ", err)}}}
+			x.damage = []Damage{{Err: &segment.CorruptError{Path: in.path(name), Reason: fmt.Sprint("can't be read: ", err)}}}
 		} else if err := x.decode(b, in.path(name)); err != nil {
 			return nil, err
 		}
@@ -143,10 +144,10 @@ func (x *image) decode(b []byte, path string) error {
 	for _, from := range []int{0, half} {
 		m, err := manifest.DecodeImage(b[from:], x.gen)
 		switch {
-		case errors.Is(err, ErrNewer):
+		case errors.Is(err, segment.ErrNewer):
 			return fmt.Errorf("%s: %w", path, err)
 		case err != nil:
-			x.damage = append(x.damage, Damage{Err: &CorruptError{Path: path, Offset: int64(from), Reason: err.Error()}})
+			x.damage = append(x.damage, Damage{Err: &segment.CorruptError{Path: path, Offset: int64(from), Reason: err.Error()}})
 		case x.m == nil:
 			x.m = m
 		}
@@ -155,7 +156,7 @@ func (x *image) decode(b []byte, path string) error {
 		}
 		if pad := manifest.Padding(b[from : from+half]); bytes.Count(pad, []byte{0}) < len(pad) {
 			at := int64(from + half - len(pad))
-			x.damage = append(x.damage, Damage{Err: &CorruptError{Path: path, Offset: at, Reason: "padding is not zero"}})
+			x.damage = append(x.damage, Damage{Err: &segment.CorruptError{Path: path, Offset: at, Reason: "padding is not zero"}})
 		}
 	}
 	return nil
@@ -222,13 +223,13 @@ func (in *inspector) judgeManifests(s *survey, manifests []image) {
 	s.lost = s.base.Generation == 0 || s.base.Generation != s.top
 	if s.top == 0 {
 		if in.anyFile(s) {
-			s.damage = append(s.damage, Damage{Err: &CorruptError{Path: in.fs.Path(), Reason: "there are segments but no manifest"}})
+			s.damage = append(s.damage, Damage{Err: &segment.CorruptError{Path: in.fs.Path(), Reason: "there are segments but no manifest"}})
 		}
 		return
 	}
 	if !slices.ContainsFunc(manifests, func(x image) bool { return x.gen == s.top }) {
 		// Replaced by a newer one since the names were listed, or removed.
-		s.damage = append(s.damage, Damage{Err: &CorruptError{Path: in.path(segment.ManifestName(s.top)), Reason: "manifest has gone"}})
+		s.damage = append(s.damage, Damage{Err: &segment.CorruptError{Path: in.path(segment.ManifestName(s.top)), Reason: "manifest has gone"}})
 	}
 	for _, x := range manifests {
 		if x.gen != s.top {
@@ -237,7 +238,7 @@ func (in *inspector) judgeManifests(s *survey, manifests []image) {
 		s.damage = append(s.damage, x.damage...)
 		if x.m != nil && x.m.Store != s.store {
 			path := in.path(segment.ManifestName(x.gen))
-			s.damage = append(s.damage, Damage{Err: &CorruptError{Path: path, Offset: 16, Reason: fmt.Sprintf("file of another store (%v)", x.m.Store)}})
+			s.damage = append(s.damage, Damage{Err: &segment.CorruptError{Path: path, Offset: 16, Reason: fmt.Sprintf("file of another store (%v)", x.m.Store)}})
 		}
 	}
 }
@@ -338,7 +339,7 @@ func (s *survey) known(h segment.Header) bool {
 // rediscover makes all strays count, since one proves that a manifest was lost.
 func (s *survey) rediscover(in *inspector, f *finding) {
 	s.lost = true
-	s.damage = append(s.damage, Damage{Err: &CorruptError{
+	s.damage = append(s.damage, Damage{Err: &segment.CorruptError{
 		Path: in.path(f.name), Offset: segment.HeaderSize,
 		Reason: fmt.Sprintf("record %d is newer than %s, which does not name this file: a manifest was lost",
 			f.newest, segment.ManifestName(s.base.Generation)),

@@ -1,10 +1,20 @@
-package db
+// Package check verifies and repairs the files of a store as they lie in a
+// directory, without an open store: [Verify] reports damage, [Repair] makes a
+// store that opens out of one that does not.
+//
+// Both read with system calls, a piece at a time, and go on after damage: a page
+// that the disk can't read is damage and not a fault of the process. They share
+// the inspector (inspect.go), which reads one segment at a time with the blobs
+// that its records name, and the survey (survey.go), which learns from names,
+// headers and manifests what belongs to the store.
+package check
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 
 	"github.com/crowfly/crowfly/db/manifest"
@@ -14,7 +24,7 @@ import (
 
 // Damage is a stretch of a file that is not what was written there.
 type Damage struct {
-	Err *CorruptError
+	Err *segment.CorruptError
 	To  int64  // where the stretch ends, 0 if nobody knows
 	Key []byte // of the record, nil if it can't be told
 }
@@ -26,20 +36,19 @@ type Damage struct {
 type inspector struct {
 	ctx      context.Context
 	fs       vfs.FS
-	progress func(VerifyProgress) // may be nil
-	at       VerifyProgress
+	progress func(Progress) // may be nil
+	at       Progress
 
 	buf     []byte
-	rounds  int    // how often it had to look at the manifest
-	read    uint64 // generation of the manifest it went by at last
+	rounds  int // how often it had to look at the manifest
 	files   int
 	gone    bool                            // a blob was missing
 	blobs   map[segment.BlobExtent][]Damage // those looked at
 	records uint64
-	each    func(f *finding, r *segment.Record) error // told of every record that can be used; may be nil
+	each    func(Record) error // called with every indexed record that verifies; may be nil
 }
 
-func newInspector(ctx context.Context, fsys vfs.FS, progress func(VerifyProgress)) *inspector {
+func newInspector(ctx context.Context, fsys vfs.FS, progress func(Progress)) *inspector {
 	return &inspector{ctx: ctx, fs: fsys, progress: progress, blobs: make(map[segment.BlobExtent][]Damage)}
 }
 
@@ -75,7 +84,7 @@ type lostRecord struct {
 func (f *finding) sealed() bool { return f.entry != nil && !f.entry.Active }
 
 func (f *finding) note(path string, from, to int64, key []byte, reason string) {
-	f.damage = append(f.damage, Damage{&CorruptError{Path: path, Offset: from, Reason: reason}, to, append([]byte(nil), key...)})
+	f.damage = append(f.damage, Damage{&segment.CorruptError{Path: path, Offset: from, Reason: reason}, to, append([]byte(nil), key...)})
 }
 
 func (f *finding) gap(path string, from, to int64) {
@@ -87,7 +96,7 @@ func (in *inspector) path(name string) string { return filepath.Join(in.fs.Path(
 // segment looks at a segment file and all blobs its records name.
 func (in *inspector) segment(f *finding, store segment.StoreID) error {
 	data, err := in.load(f)
-	if isNotExist(err) {
+	if errors.Is(err, fs.ErrNotExist) {
 		f.missing = true
 		return nil
 	}
@@ -114,7 +123,7 @@ func (in *inspector) segment(f *finding, store segment.StoreID) error {
 func (in *inspector) identify(f *finding, data []byte, store segment.StoreID) error {
 	path := in.path(f.name)
 	h, err := segment.DecodeHeader(data, segment.MagicSegment)
-	if errors.Is(err, ErrNewer) {
+	if errors.Is(err, segment.ErrNewer) {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	if err != nil {
@@ -210,7 +219,7 @@ func (f *finding) pieces(data []byte) func(yield func(segment.Piece) bool) {
 // piece takes account of one record or of damage.
 func (in *inspector) piece(f *finding, p *segment.Piece, store segment.StoreID) error {
 	path := in.path(f.name)
-	if errors.Is(p.Err, ErrNewer) {
+	if errors.Is(p.Err, segment.ErrNewer) {
 		return fmt.Errorf("%s: record at offset %d: %w", path, p.From, p.Err)
 	}
 	if err := in.ctx.Err(); err != nil {
@@ -244,7 +253,7 @@ func (in *inspector) piece(f *finding, p *segment.Piece, store segment.StoreID) 
 	case bad:
 		f.lose(r)
 	case in.each != nil && r.Kind.Indexed():
-		return in.each(f, r)
+		return in.each(Record{r, f.id, path})
 	}
 	return nil
 }
@@ -269,7 +278,7 @@ func (in *inspector) blob(f *finding, r *segment.Record, store segment.StoreID) 
 	}
 	list, _, err := segment.DecodeBlobExtents(r.Value)
 	if err == nil && len(list) != 1 {
-		return false, fmt.Errorf("%s: record at offset %d: %w: %w", in.path(f.name), r.Offset, ErrNewer, errParts)
+		return false, fmt.Errorf("%s: record at offset %d: %w: %w", in.path(f.name), r.Offset, segment.ErrNewer, segment.ErrParts)
 	}
 	if err != nil {
 		f.note(in.path(f.name), r.Offset, r.End, r.Key, err.Error())
@@ -295,9 +304,9 @@ func (in *inspector) blobFile(x segment.BlobExtent, store segment.StoreID) (list
 	name := x.Blob.BlobName()
 	in.files++
 	found, err := segment.CheckBlob(in.fs, x, store, func(n int64) error { return in.passed(name, n) })
-	if isNotExist(err) {
+	if errors.Is(err, fs.ErrNotExist) {
 		in.gone = true
-		return []Damage{{Err: &CorruptError{Path: in.path(name), Reason: "file is missing, a record names it"}}}, nil
+		return []Damage{{Err: &segment.CorruptError{Path: in.path(name), Reason: "file is missing, a record names it"}}}, nil
 	}
 	for _, d := range found {
 		list = append(list, Damage{Err: d})

@@ -1,4 +1,4 @@
-package db
+package check
 
 import (
 	"cmp"
@@ -20,7 +20,7 @@ type RepairOptions struct {
 	// no lock, but refuses a store that a writer has open.
 	DryRun bool
 
-	Progress func(VerifyProgress) // may be nil
+	Progress func(Progress) // may be nil
 
 	// FS is the directory to use instead of the one named, for tests.
 	FS vfs.FS
@@ -66,7 +66,7 @@ const lostSeqs = 1 << 32
 // is. A tombstone is kept like a value; a value whose newer version is lost
 // comes back and is reported.
 //
-// It takes the lock, and fails with ErrLocked if a writer has it, with ErrNewer
+// It takes the lock, and fails with vfs.ErrLocked if a writer has it, with segment.ErrNewer
 // if any file is from a newer version, in both cases without having changed
 // anything. A repair that was cut off leaves the old state or the new one, and
 // can be run again; the next Open moves to the trash what it did not.
@@ -74,13 +74,9 @@ func Repair(ctx context.Context, dir string, o *RepairOptions) (RepairReport, er
 	if o == nil {
 		o = &RepairOptions{}
 	}
-	fsys := o.FS
-	if fsys == nil {
-		d, err := vfs.OpenDir(dir, false)
-		if err != nil {
-			return RepairReport{}, err
-		}
-		fsys = d
+	fsys, err := directory(dir, o.FS)
+	if err != nil {
+		return RepairReport{}, err
 	}
 	// Before a lock is made: is this a store, and one of this version?
 	if _, err := newInspector(ctx, fsys, nil).survey(); err != nil {
@@ -95,7 +91,7 @@ func Repair(ctx context.Context, dir string, o *RepairOptions) (RepairReport, er
 	if uerr := unlock(); err == nil {
 		err = uerr
 	}
-	return r.report, writeError(err)
+	return r.report, vfs.NameNoSpace(err)
 }
 
 // repair is one run of Repair.
@@ -125,7 +121,7 @@ func (r *repair) lock() (unlock func() error, err error) {
 	}
 	locked, err := r.fs.Locked(segment.LockName)
 	if err == nil && locked {
-		err = &fs.PathError{Op: "repair", Path: r.fs.Path(), Err: ErrLocked}
+		err = &fs.PathError{Op: "repair", Path: r.fs.Path(), Err: vfs.ErrLocked}
 	}
 	return func() error { return nil }, err
 }
@@ -303,30 +299,4 @@ func (r *repair) trash(name string) error {
 	}
 	r.report.Trashed = append(r.report.Trashed, path)
 	return nil
-}
-
-// finishRepair moves to the trash what a repair that was cut off left behind, of
-// the names there were when the store was opened. What can't be moved stays, and
-// the next Open tries again.
-func (db *DB) finishRepair(m *manifest.List, names []string) {
-	if !m.Repaired {
-		return
-	}
-	stays := false
-	for _, name := range names {
-		id, isSegment := segment.ParseFileName(name)
-		gen, isManifest := segment.ParseManifestName(name)
-		hinted, isHint := segment.ParseHintName(name)
-		var err error
-		switch {
-		case isSegment && m.Entry(id) == nil, isManifest && gen < m.Generation, db.blobs.stray(name):
-			_, err = db.fs.Trash(name)
-		case segment.IsTempName(name), isHint && m.Entry(hinted) == nil:
-			db.fs.Remove(name)
-		}
-		stays = stays || err != nil
-	}
-	if !stays && db.fs.SyncDir() == nil {
-		db.manifests.EndRepair()
-	}
 }

@@ -1,4 +1,4 @@
-package db
+package check
 
 import (
 	"errors"
@@ -98,14 +98,14 @@ func (r *repair) copyFrom(f *finding, from int64) error {
 				return err
 			}
 		}
-		if err := appendCopy(w, &p.Record, nil); err != nil {
+		if err := w.AppendCopy(&p.Record, nil); err != nil {
 			return err
 		}
 	}
 	if w == nil {
 		return nil
 	}
-	if err := errors.Join(flush(w, nil), w.Trim(), w.Sync()); err != nil {
+	if err := errors.Join(w.Flush(nil), w.Trim(), w.Sync()); err != nil {
 		return err
 	}
 	out := w.Segment()
