@@ -3,11 +3,11 @@ package db
 import (
 	"fmt"
 	"runtime"
-	"sync"
 	"weak"
 
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/lockorder"
 	"github.com/crowfly/crowfly/segment/vfs"
 )
 
@@ -20,7 +20,7 @@ type blobs struct {
 	cache   *segment.BlobCache
 	removes bool // false in a read-only store
 
-	mu    sync.Mutex
+	mu    lockorder.Mutex[lockorder.Blobs]
 	known map[segment.ID]weak.Pointer[segment.Blob]
 	named map[segment.ID]int  // records in the manifest's segments that name it
 	dead  map[segment.ID]bool // no key names it

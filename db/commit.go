@@ -3,11 +3,11 @@ package db
 import (
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/lockorder"
 	"github.com/crowfly/crowfly/segment/vfs"
 )
 
@@ -39,7 +39,7 @@ type commit struct {
 }
 
 type commitQueue struct {
-	mu      sync.Mutex
+	mu      lockorder.Mutex[lockorder.Queue]
 	waiting []*commit
 	led     bool
 }

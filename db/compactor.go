@@ -11,6 +11,7 @@ import (
 
 	"github.com/crowfly/crowfly/db/manifest"
 	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/lockorder"
 )
 
 // The compactor is what goes on in the background of a store that is written
@@ -24,7 +25,7 @@ type compactor struct {
 	reclaims  atomic.Bool // the timer of reclaim is set
 	room      room
 
-	mu       sync.Mutex // held for a step
+	mu       lockorder.Mutex[lockorder.Compaction] // held for a step
 	running  *compaction
 	closed   bool
 	paused   int
@@ -35,7 +36,7 @@ type compactor struct {
 	short    bool                 // there was no room for some of what should be compacted
 	suspect  map[segment.ID]error // damaged: they stay as they are
 
-	brief sync.Mutex // guards what follows, apart from mu, which a step may hold for long
+	brief lockorder.Mutex[lockorder.Activity] // guards what follows, apart from mu, which a step may hold for long
 	stats CompactionStats
 	stop  func() bool // stops the timer
 	leave func() bool // and that of reclaim

@@ -2,12 +2,12 @@ package db
 
 import (
 	"errors"
-	"sync"
 	"sync/atomic"
 
 	"github.com/crowfly/crowfly/db/manifest"
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/lockorder"
 	"github.com/crowfly/crowfly/segment/vfs"
 )
 
@@ -32,7 +32,7 @@ type DB struct {
 	cause     atomic.Pointer[error] // writer.poison, once Health has seen it
 
 	// Guarded by write, which the leader of a group holds.
-	write  sync.Mutex
+	write  lockorder.Mutex[lockorder.Writer]
 	writer writer
 }
 

@@ -41,6 +41,11 @@
 // A value is verified against its checksum on its first use after Open, Get
 // verifies each time.
 //
+// # Locks
+//
+// The engine takes its locks in the order of the table in package lockorder. A
+// build with the race detector panics where the order is broken.
+//
 // # Files
 //
 //	LOCK                      held by the writer like the directory, never removed

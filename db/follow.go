@@ -3,13 +3,13 @@ package db
 import (
 	"errors"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/crowfly/crowfly/db/manifest"
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/lockorder"
 	"github.com/crowfly/crowfly/segment/vfs"
 )
 
@@ -21,7 +21,7 @@ const followEvery = 100 * time.Millisecond
 // without them a put that compaction copies to another file could not be told
 // from one that was deleted since.
 type follower struct {
-	mu       sync.Mutex
+	mu       lockorder.Mutex[lockorder.Follower]
 	manifest *manifest.List
 	applied  map[segment.ID]int64  // up to where each segment's records are in the index
 	ended    atomic.Pointer[error] // why following can't go on; Health does not wait for mu

@@ -7,11 +7,11 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/lockorder"
 	"github.com/crowfly/crowfly/segment/vfs"
 )
 
@@ -56,7 +56,7 @@ type holder interface {
 }
 
 type handles struct {
-	mu   sync.Mutex
+	mu   lockorder.Mutex[lockorder.Handles]
 	open map[*handle]struct{}
 }
 

@@ -6,11 +6,11 @@ import (
 	"errors"
 	"iter"
 	"slices"
-	"sync"
 
 	"github.com/crowfly/crowfly/db/manifest"
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/lockorder"
 	"github.com/crowfly/crowfly/segment/vfs"
 )
 
@@ -34,7 +34,7 @@ const hintAtClose = 1 << 18
 // hints knows which segments need no hint any more in this run: they have a
 // good one, which is true, or it was tried.
 type hints struct {
-	mu   sync.Mutex
+	mu   lockorder.Mutex[lockorder.Hints]
 	done map[segment.ID]bool
 }
 

@@ -3,11 +3,11 @@ package db
 import (
 	"fmt"
 	"slices"
-	"sync"
 	"sync/atomic"
 
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/lockorder"
 )
 
 // errRevoked is about a snapshot that had to let go.
@@ -19,7 +19,7 @@ type snapshotHold struct {
 	ordered *index.Ordered // released once revoked or closed
 	lent    []atomic.Bool  // by slot: an iteration gave out slices of the segment
 
-	mu    sync.Mutex
+	mu    lockorder.Mutex[lockorder.Hold]
 	blobs map[string]segment.Payload // that gave out slices, by file name; nil once closed
 	kept  []*segment.Segment         // of a revoked snapshot: those lent
 }

@@ -6,12 +6,12 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 	"weak"
 
 	"github.com/crowfly/crowfly/index"
 	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/lockorder"
 	"github.com/crowfly/crowfly/segment/vfs"
 )
 
@@ -39,7 +39,7 @@ const (
 
 // pinned knows the segments that left the store and may still be held.
 type pinned struct {
-	mu      sync.Mutex
+	mu      lockorder.Mutex[lockorder.Pinned]
 	list    []*retired // oldest first
 	stuck   bool       // nothing more can be done
 	revoked uint64

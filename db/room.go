@@ -3,10 +3,10 @@ package db
 import (
 	"fmt"
 	"math"
-	"sync"
 	"syscall"
 
 	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/lockorder"
 	"github.com/crowfly/crowfly/segment/vfs"
 )
 
@@ -26,7 +26,7 @@ const (
 
 // room is a file without contents whose blocks are for compaction.
 type room struct {
-	mu   sync.Mutex
+	mu   lockorder.Mutex[lockorder.Room]
 	file vfs.File // nil if there is none
 	size int64    // bytes of it
 	lent bool     // a compaction has the blocks

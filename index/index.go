@@ -3,12 +3,12 @@ package index
 import (
 	"errors"
 	"hash/maphash"
-	"sync"
 	"sync/atomic"
 
 	"github.com/google/btree"
 
 	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/lockorder"
 )
 
 var (
@@ -63,7 +63,7 @@ type Index struct {
 
 	// mu is the index lock: every change happens under it, but for the
 	// verified bits. Readers of the point index and of clones don't take it.
-	mu      sync.Mutex
+	mu      lockorder.Mutex[lockorder.Index]
 	fills   [shards]fill
 	usage   []Usage // by slot
 	live    int     // keys

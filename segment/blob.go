@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"sync"
 	"weak"
 
+	"github.com/crowfly/crowfly/segment/lockorder"
 	"github.com/crowfly/crowfly/segment/vfs"
 )
 
@@ -31,7 +31,7 @@ type Blob struct {
 	extent BlobExtent
 	cache  *BlobCache
 
-	mu   sync.Mutex
+	mu   lockorder.Mutex[lockorder.BlobBits]
 	bits chunkBits
 
 	// Guarded by the lock of the cache.
@@ -141,7 +141,7 @@ type BlobCache struct {
 	fs   vfs.FS
 	most int
 
-	mu    sync.Mutex
+	mu    lockorder.Mutex[lockorder.BlobCache]
 	files map[ID]*list.Element // of cached
 	order *list.List           // most recently used first
 }

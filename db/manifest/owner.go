@@ -4,10 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"sync/atomic"
 
 	"github.com/crowfly/crowfly/segment"
+	"github.com/crowfly/crowfly/segment/lockorder"
 	"github.com/crowfly/crowfly/segment/vfs"
 )
 
@@ -23,7 +23,7 @@ type Owner struct {
 
 	files atomic.Uint64 // number of the next file of the store
 
-	mu       sync.Mutex
+	mu       lockorder.Mutex[lockorder.Manifest]
 	current  *List
 	unknown  error    // why the outcome of an edit is unknown
 	prepared vfs.File // for the next generation; nil if Prepare did not make one

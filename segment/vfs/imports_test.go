@@ -24,7 +24,7 @@ const module = "github.com/crowfly/crowfly"
 
 // layers are the packages of the module with what lies below them. A package
 // imports only its own layer and lower ones.
-var layers = []string{"segment/vfs", "segment/vfs/simdisk", "segment", "index", "db/manifest", "db/check", "db", "server", "cmd", "fuzz"}
+var layers = []string{"segment/vfs", "segment/vfs/simdisk", "segment/lockorder", "segment", "index", "db/manifest", "db/check", "db", "server", "cmd", "fuzz"}
 
 // layerOf returns the position in layers of a package given by its directory
 // in the module, or -1.
