@@ -167,6 +167,7 @@ func (db *DB) commitLocked(group []*commit) (fault, err error) {
 		group = slices.DeleteFunc(slices.Clone(group), (*commit).settled)
 		err = db.commitOnce(group)
 	}
+	db.lastWrite.note(group, err, db.fs.Now)
 	if err != nil {
 		fail(group, err)
 		return nil, nil
@@ -185,6 +186,11 @@ func (db *DB) commitOnce(group []*commit) error {
 		return err
 	}
 	sync := slices.ContainsFunc(group, func(c *commit) bool { return c.sync })
+	if sync {
+		if err := db.checkDirectory(); err != nil {
+			return err
+		}
+	}
 	writing := db.judge(group)
 	if len(writing) == 0 {
 		return db.settle(sync)
@@ -494,6 +500,20 @@ func (db *DB) Sync() error {
 	if err := db.writable(); err != nil {
 		return writeError(err)
 	}
+	if err := db.checkDirectory(); err != nil {
+		return err
+	}
 	defer db.scheduleTimers()
 	return writeError(db.syncActive())
+}
+
+// checkDirectory stops writing if the directory was removed: what is written to
+// its files is lost with the last descriptor. A write that is synced checks
+// before; one that is not is followed by watermarkTimer, which does.
+func (db *DB) checkDirectory() error {
+	err := db.fs.Exists()
+	if err != nil {
+		db.writer.poison = err
+	}
+	return err
 }

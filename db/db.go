@@ -30,6 +30,7 @@ type DB struct {
 	follow    follower // read-only stores
 	compactor compactor
 	cause     atomic.Pointer[error] // writer.poison, once Health has seen it
+	lastWrite lastWrite
 
 	// Guarded by write, which the leader of a group holds.
 	write  lockorder.Mutex[lockorder.Writer]

@@ -18,12 +18,17 @@ var (
 	ErrReadOnly              = errors.New("store is read-only")
 	ErrNoSpace               = vfs.ErrNoSpace
 	ErrKeySize               = fmt.Errorf("key must have 1 to %d bytes", segment.MaxKey)
-	ErrValueTooLarge         = fmt.Errorf("value is larger than %d bytes", MaxValue)
+	ErrValueTooLarge         = fmt.Errorf("value is larger than %d bytes", int64(MaxValue))
 	ErrBatchTooLarge         = fmt.Errorf("batch is larger than %d bytes or %d records", maxBatchBytes, maxBatchRecords)
 	ErrPrecondition          = errors.New("precondition failed")
 	ErrSize                  = errors.New("value is not as long as it was said to be")
 	ErrSnapshotExpired       = errors.New("snapshot has expired")
 	ErrPinnedSpace           = errors.New("readers hold too much that was removed")
+
+	// ErrRemoved says that the directory of the store was removed while it was
+	// open. There are no more writes, since nothing could read them later;
+	// reads go on.
+	ErrRemoved = vfs.ErrRemoved
 
 	// ErrNotResident says that a record may have to come from disk, see
 	// DB.LendResident.

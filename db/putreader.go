@@ -72,19 +72,11 @@ func (db *DB) putBlob(key []byte, head [][]byte, src *source, o *PutOptions) (Re
 	if err := db.commit(&commit{conditions: o.conditions(key)}, o.Sync); err != nil {
 		return Result{}, err
 	}
-	w, err := db.createBlob()
+	extent, err := db.writeBlob(head, src)
 	if err != nil {
-		return Result{}, writeError(err)
-	}
-	defer db.whileOpen(w.Abort)
-	if err := src.copyTo(w, head, db.mayPut); err != nil {
-		return Result{}, writeError(err)
-	}
-	extent, err := w.Finish()
-	if err == nil {
-		err = db.publishBlob(w)
-	}
-	if err != nil {
+		if src.failed == nil {
+			db.lastWrite.fail(err, db.fs.Now())
+		}
 		return Result{}, writeError(err)
 	}
 	put.record = segment.NewBlobRef(key, put.record.Meta, []segment.BlobExtent{extent})
@@ -94,6 +86,23 @@ func (db *DB) putBlob(key []byte, head [][]byte, src *source, o *PutOptions) (Re
 		db.whileOpen(func() { db.fs.Remove(extent.Blob.BlobName()) })
 	}
 	return c.ops[0].result, err
+}
+
+// writeBlob writes the value to a file that is durable and has its name on return.
+func (db *DB) writeBlob(head [][]byte, src *source) (segment.BlobExtent, error) {
+	w, err := db.createBlob()
+	if err != nil {
+		return segment.BlobExtent{}, err
+	}
+	defer db.whileOpen(w.Abort)
+	if err := src.copyTo(w, head, db.mayPut); err != nil {
+		return segment.BlobExtent{}, err
+	}
+	extent, err := w.Finish()
+	if err == nil {
+		err = db.publishBlob(w)
+	}
+	return extent, err
 }
 
 // createBlob begins a blob with a number of its own.
@@ -143,6 +152,8 @@ type source struct {
 	r    io.Reader
 	size int64 // -1 if unknown
 	read int64
+
+	failed error // what is wrong with the source, as opposed to the store
 }
 
 // readHead reads a value below most bytes, and then whole is true, or else the
@@ -220,6 +231,11 @@ func (s *source) copyTo(w *segment.BlobWriter, head [][]byte, may func(int64) er
 // fill reads until the piece is full. It returns io.EOF at the end of the
 // value, with the last bytes.
 func (s *source) fill(piece []byte) (n int, err error) {
+	defer func() {
+		if err != io.EOF {
+			s.failed = err
+		}
+	}()
 	const most = 100 // reads in a row that bring nothing
 	for empty := 0; n < len(piece) && err == nil; {
 		if err = s.ctx.Err(); err != nil {
@@ -247,9 +263,9 @@ func (s *source) fill(piece []byte) (n int, err error) {
 
 func (s *source) checkSize() error {
 	if s.size >= 0 && s.read != s.size {
-		return fmt.Errorf("%w: %d bytes, not %d", ErrSize, s.read, s.size)
+		s.failed = fmt.Errorf("%w: %d bytes, not %d", ErrSize, s.read, s.size)
 	}
-	return nil
+	return s.failed
 }
 
 func (s *source) tooLong() error {

@@ -271,7 +271,7 @@ func majorFaults(t *testing.T, fn func()) int64 {
 	if err := errors.Join(err, syscall.Getrusage(unix.RUSAGE_THREAD, &after)); err != nil {
 		t.Fatal(err)
 	}
-	return after.Majflt - before.Majflt
+	return int64(after.Majflt - before.Majflt)
 }
 
 // mustLend reads a value as an answer does.

@@ -39,7 +39,7 @@ func (db *DB) watermarkTimer() {
 	defer db.write.Unlock()
 	db.writer.timers.watermark = false
 	w := db.writer.active
-	if db.writable() != nil || w == nil || db.writer.broken || !w.Unmarked() || !w.Fits(segment.WatermarkSize) {
+	if db.writable() != nil || db.checkDirectory() != nil || w == nil || db.writer.broken || !w.Unmarked() || !w.Fits(segment.WatermarkSize) {
 		return
 	}
 	w.Append(segment.NewWatermark(db.writer.seq))

@@ -48,8 +48,8 @@ var sabotages = []sabotage{
 	}, {
 		name: "writing goes on after a failed sync",
 		file: "db/commit.go",
-		old:  "		db.writer.poison = err\n",
-		new:  "",
+		old:  "		db.writer.poison = err\n		return err\n",
+		new:  "		return err\n",
 	}, {
 		name: "a new segment is not synced",
 		file: "segment/writer.go",

@@ -124,5 +124,5 @@ func majorFaults() int64 {
 	if err := syscall.Getrusage(unix.RUSAGE_THREAD, &r); err != nil {
 		panic(err)
 	}
-	return r.Majflt
+	return int64(r.Majflt)
 }

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/crowfly/crowfly/db"
@@ -62,7 +63,7 @@ type Handler struct {
 	now     func() time.Time // of a PUT
 	metered bool             // there is /-/metrics
 	stats   counters
-	sick    sync.Once // the log knows
+	sick    atomic.Pointer[string] // why the store was not healthy, as the log has it
 
 	// connections counts those of a Server, and is nil elsewhere.
 	connections func() (fast, slow int)

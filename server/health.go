@@ -23,7 +23,7 @@ func (x *exchange) ready() {
 }
 
 // unready tells clients why they should ask elsewhere, or "". The log gets what
-// is the matter with the store, once, since files may be named in it.
+// is the matter with the store, which may name files, whenever that changes.
 func (h *Handler) unready() string {
 	if h.alive.Err() != nil {
 		return "the server is shutting down"
@@ -31,12 +31,16 @@ func (h *Handler) unready() string {
 	err := h.store.Health()
 	switch {
 	case err == nil:
+		h.sick.Store(nil)
 		return ""
 	case errors.Is(err, db.ErrClosed):
 		return db.ErrClosed.Error()
 	}
-	h.sick.Do(func() { h.log.Error("not ready", "err", err) })
-	return "the store has to be opened again, the log says why; reads go on"
+	reason := err.Error()
+	if known := h.sick.Swap(&reason); known == nil || *known != reason {
+		h.log.Error("not ready", "err", err)
+	}
+	return "the last write failed, or the store has to be opened again: the log says why; reads go on"
 }
 
 // tell answers with a line for people and for whoever looks at the status only.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -177,8 +178,8 @@ func TestShutdownWhileOneWaits(t *testing.T) {
 }
 
 func TestMaxConnsDefault(t *testing.T) {
-	half := int(min(maxDescriptors()/2, 1<<40))
-	for wanted, want := range map[int]int{0: min(defaultMaxConns, half), -1: min(defaultMaxConns, half), 1: 1, 7: 7, 1 << 41: half} {
+	half := int(min(maxDescriptors()/2, math.MaxInt))
+	for wanted, want := range map[int]int{0: min(defaultMaxConns, half), -1: min(defaultMaxConns, half), 1: 1, 7: 7, math.MaxInt: half} {
 		if got := maxConns(wanted); got != want {
 			t.Errorf("%d: %d, want %d", wanted, got, want)
 		}

@@ -60,7 +60,7 @@ func mayShrink(f *os.File) bool {
 	if err1 != nil || err2 != nil || info.Nlink > 0 || info.Size < buryFrom {
 		return false
 	}
-	switch system.Type {
+	switch uint32(system.Type) { // its width depends on the architecture
 	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC:
 		return int64(system.Bavail) > buryRoom*info.Size/int64(system.Bsize)
 	}

@@ -8,16 +8,21 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
 )
 
-// Dir is a real directory as an [FS].
+// Dir is a real directory as an [FS]. It is the directory that OpenDir found at
+// the path, whatever becomes of that path: every method works through a
+// descriptor of the directory. When the directory is moved, the Dir moves with
+// it, and a directory that takes its place is not touched.
 type Dir struct {
-	path   string
-	handle *os.File              // for SyncDir; closed by the collector
+	path   string                // when it was opened, for messages
+	root   *os.Root              // closed by the collector, like handle
+	handle *os.File              // the same directory
 	lost   atomic.Pointer[error] // of a SyncDir that failed
 	inVain bool                  // the file system writes elsewhere what Reserve has set aside, see writeInPlace
 }
@@ -28,8 +33,7 @@ var _ FS = (*Dir)(nil)
 // does not exist (its parent must), and its name is durable on return. A
 // directory that is missing or can't be read is an error that names the path.
 func OpenDir(path string, create bool) (*Dir, error) {
-	// Absolute, so that a later change of the working directory by the host
-	// program does not move the store.
+	// Absolute, for messages.
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
@@ -39,19 +43,16 @@ func OpenDir(path string, create bool) (*Dir, error) {
 			return nil, err
 		}
 	}
-	handle, err := os.Open(path)
+	root, err := os.OpenRoot(path)
 	if err != nil {
-		return nil, err
+		return nil, renamed(err, "open", path)
 	}
-	info, err := handle.Stat()
-	if err == nil && !info.IsDir() {
-		err = &os.PathError{Op: "open", Path: path, Err: syscall.ENOTDIR}
-	}
+	handle, err := root.Open(".")
 	if err != nil {
-		handle.Close()
-		return nil, err
+		root.Close()
+		return nil, renamed(err, "open", path)
 	}
-	return &Dir{path: path, handle: handle, inVain: copiesOnWrite(handle)}, nil
+	return &Dir{path: path, root: root, handle: handle, inVain: copiesOnWrite(handle)}, nil
 }
 
 // makeDir makes the directory unless it exists, and makes its name durable.
@@ -113,47 +114,44 @@ func (d *Dir) Open(name string) (File, error) {
 
 // open relies on package os for O_CLOEXEC: no child process inherits a file.
 func (d *Dir) open(op, name string, flag int) (*file, error) {
-	path, err := d.join(op, name)
-	if err != nil {
+	if err := d.plain(op, name); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, flag, 0o644)
+	f, err := d.root.OpenFile(name, flag, 0o644)
 	if err != nil {
-		return nil, err
+		return nil, d.fail(err, op, name)
 	}
-	return newFile(f, name), nil
+	return newFile(f, name, d.join(name)), nil
 }
 
 // Rename implements [FS].
 func (d *Dir) Rename(from, to string) error {
-	oldPath, err := d.join("rename", from)
-	if err != nil {
-		return err
+	err := errors.Join(d.plain("rename", from), d.plain("rename", to))
+	if err == nil {
+		err = d.renameExclusive(from, d.handle, "", to)
 	}
-	newPath, err := d.join("rename", to)
 	if err != nil {
-		return err
+		return &os.LinkError{Op: "rename", Old: d.join(from), New: d.join(to), Err: d.cause(err)}
 	}
-	return renameExclusive(oldPath, newPath)
+	return nil
 }
 
 // linkThenUnlink is a rename that refuses to replace, for systems without a
 // call for it. A crash between its steps leaves both names, which is harmless:
 // they are the same file, and a leftover temporary name is removed at open.
-func linkThenUnlink(from, to string) error {
-	if err := os.Link(from, to); err != nil {
+func (d *Dir) linkThenUnlink(from, to string) error {
+	if err := d.root.Link(from, to); err != nil {
 		return err
 	}
-	return os.Remove(from)
+	return d.root.Remove(from)
 }
 
 // Remove implements [FS].
 func (d *Dir) Remove(name string) error {
-	path, err := d.join("remove", name)
-	if err != nil {
+	if err := d.plain("remove", name); err != nil {
 		return err
 	}
-	return os.Remove(path)
+	return d.fail(d.root.Remove(name), "remove", name)
 }
 
 // Trim implements [FS].
@@ -167,56 +165,58 @@ func (d *Dir) Trim(name string) error {
 
 // MakeTrash implements [FS]. A link would lead out of the directory.
 func (d *Dir) MakeTrash() error {
-	dir := filepath.Join(d.path, TrashDir)
-	err := os.Mkdir(dir, 0o755)
+	err := d.root.Mkdir(TrashDir, 0o755)
 	if err == nil {
 		return d.SyncDir()
 	}
-	if !errors.Is(err, fs.ErrExist) {
-		return err
+	if errors.Is(err, fs.ErrExist) {
+		var info fs.FileInfo
+		info, err = d.root.Lstat(TrashDir)
+		if err == nil && !info.IsDir() {
+			err = syscall.ENOTDIR
+		}
 	}
-	info, err := os.Lstat(dir)
-	if err == nil && !info.IsDir() {
-		err = &os.PathError{Op: "trash", Path: dir, Err: syscall.ENOTDIR}
-	}
-	return err
+	return d.fail(err, "mkdir", TrashDir)
 }
 
 // Trash implements [FS]. The file is in the trash durably before SyncDir makes
 // its old name go, so that no crash leaves it in neither place.
 func (d *Dir) Trash(name string) (string, error) {
-	from, err := d.join("trash", name)
-	if err != nil {
+	if err := d.plain("trash", name); err != nil {
 		return "", err
 	}
 	if err := d.MakeTrash(); err != nil {
 		return "", err
 	}
-	dir := filepath.Join(d.path, TrashDir)
+	trash, err := d.root.Open(TrashDir)
+	if err != nil {
+		return "", d.fail(err, "open", TrashDir)
+	}
+	defer trash.Close()
 	to := name
 	for i := 1; ; i++ {
-		err := renameExclusive(from, filepath.Join(dir, to))
+		err := d.renameExclusive(name, trash, TrashDir, to)
 		if err == nil {
 			break
 		}
 		if !errors.Is(err, fs.ErrExist) {
-			return "", err
+			return "", d.fail(err, "trash", name)
 		}
 		to = fmt.Sprintf("%s.%d", name, i)
 	}
-	trash, err := os.Open(dir)
-	if err != nil {
-		return "", err
-	}
-	defer trash.Close()
 	return filepath.Join(TrashDir, to), syncDir(trash)
 }
 
 // List implements [FS]. Directories, links and special files don't count.
 func (d *Dir) List() ([]string, error) {
-	entries, err := os.ReadDir(d.path)
+	dir, err := d.root.Open(".") // a descriptor of its own has a position of its own
 	if err != nil {
-		return nil, err
+		return nil, d.fail(err, "open", ".")
+	}
+	defer dir.Close()
+	entries, err := dir.ReadDir(-1)
+	if err != nil {
+		return nil, d.fail(err, "read", ".")
 	}
 	var names []string
 	for _, e := range entries {
@@ -224,7 +224,16 @@ func (d *Dir) List() ([]string, error) {
 			names = append(names, e.Name())
 		}
 	}
+	slices.Sort(names)
 	return names, nil
+}
+
+// Exists implements [FS].
+func (d *Dir) Exists() error {
+	if isUnlinked(d.handle) {
+		return fmt.Errorf("%s: %w", d.path, ErrRemoved)
+	}
+	return nil
 }
 
 // SyncDir implements [FS]. Once it has failed it does so for ever: the kernel tells
@@ -251,24 +260,25 @@ func syncDir(dir *os.File) error {
 // Lock implements [FS]. The lock lasts as long as unlock is reachable and has
 // not been called.
 func (d *Dir) Lock(name string) (unlock func() error, err error) {
-	path, err := d.join("lock", name)
-	if err != nil {
+	if err := d.plain("lock", name); err != nil {
 		return nil, err
 	}
-	return lockFile(path)
+	return d.lockFile(name)
 }
 
 // Locked implements [FS].
 func (d *Dir) Locked(name string) (bool, error) {
-	path, err := d.join("lock", name)
-	if err != nil {
+	if err := d.plain("lock", name); err != nil {
 		return false, err
 	}
-	return probeLock(path)
+	return d.probeLock(name)
 }
 
 // Free implements [FS].
-func (d *Dir) Free() (int64, error) { return freeBytes(d.path) }
+func (d *Dir) Free() (int64, error) {
+	n, err := freeBytes(d.handle)
+	return n, d.fail(err, "statfs", ".")
+}
 
 // AfterFunc implements [FS].
 func (d *Dir) AfterFunc(delay time.Duration, f func()) (stop func() bool) {
@@ -278,12 +288,49 @@ func (d *Dir) AfterFunc(delay time.Duration, f func()) (stop func() bool) {
 // Now implements [FS].
 func (d *Dir) Now() time.Time { return time.Now() }
 
-// join refuses whatever is not a plain name, so that a damaged list of files
+// plain refuses whatever is not a plain name, so that a damaged list of files
 // can't lead out of the directory.
-func (d *Dir) join(op, name string) (string, error) {
-	path := filepath.Join(d.path, name)
+func (d *Dir) plain(op, name string) error {
 	if !filepath.IsLocal(name) || name == "." || strings.ContainsAny(name, `/\`) {
-		return "", &os.PathError{Op: op, Path: path, Err: fs.ErrInvalid}
+		return &os.PathError{Op: op, Path: d.join(name), Err: fs.ErrInvalid}
 	}
-	return path, nil
+	return nil
+}
+
+// join is the path of a file for messages.
+func (d *Dir) join(name string) string { return filepath.Join(d.path, name) }
+
+// fail names the file in an error of one of the calls through a descriptor,
+// which know its plain name only.
+func (d *Dir) fail(err error, op, name string) error {
+	if err == nil {
+		return nil
+	}
+	return &os.PathError{Op: op, Path: d.join(name), Err: d.cause(err)}
+}
+
+// cause is the error without the names that a call through a descriptor gave
+// it. A name that can't be found or made in a directory without a name is due to
+// that.
+func (d *Dir) cause(err error) error {
+	err = bare(err)
+	if errors.Is(err, fs.ErrNotExist) && isUnlinked(d.handle) {
+		return fmt.Errorf("%w: %w", ErrRemoved, err)
+	}
+	return err
+}
+
+// bare unwraps what package os says of its call.
+func bare(err error) error {
+	switch e := err.(type) {
+	case *os.PathError:
+		return e.Err
+	case *os.LinkError:
+		return e.Err
+	}
+	return err
+}
+
+func renamed(err error, op, path string) error {
+	return &os.PathError{Op: op, Path: path, Err: bare(err)}
 }

@@ -142,11 +142,10 @@ func TestRename(t *testing.T) {
 
 func TestLinkThenUnlink(t *testing.T) {
 	d := tempDir(t)
-	path := func(name string) string { return filepath.Join(d.Path(), name) }
 	create(t, d, "a", "A")
 	create(t, d, "b", "B")
-	wantError(t, linkThenUnlink(path("a"), path("b")), fs.ErrExist, path("b"))
-	check(t, linkThenUnlink(path("a"), path("c")))
+	wantError(t, d.linkThenUnlink("a", "b"), fs.ErrExist, "b")
+	check(t, d.linkThenUnlink("a", "c"))
 	if names, _ := d.List(); !slices.Equal(names, []string{"b", "c"}) {
 		t.Errorf("files are %q", names)
 	}

@@ -22,8 +22,8 @@ type handle struct {
 
 var _ File = (*file)(nil)
 
-func newFile(f *os.File, name string) *file {
-	n := &file{handle: new(handle), name: name, path: f.Name()}
+func newFile(f *os.File, name, path string) *file {
+	n := &file{handle: new(handle), name: name, path: path}
 	n.handle.Store(f)
 	Own(n, bury, n.handle)
 	return n

@@ -71,7 +71,7 @@ func copiesOnWrite(dir *os.File) bool {
 	var info unix.Statfs_t
 	err := unix.Fstatfs(int(dir.Fd()), &info)
 	runtime.KeepAlive(dir)
-	return err == nil && info.Type == unix.BTRFS_SUPER_MAGIC
+	return err == nil && uint32(info.Type) == unix.BTRFS_SUPER_MAGIC
 }
 
 // writeInPlace makes btrfs write a new file in place. Else an append to a block

@@ -2,9 +2,11 @@ package vfs
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"unicode"
 
 	"golang.org/x/sys/unix"
@@ -14,15 +16,14 @@ import (
 // has one, or "" if the system does not tell: where there is no /proc, or where
 // it shows the processes of this container alone. It is for people, and may be
 // out of date.
-func lockHolder(paths ...string) string {
+func lockHolder(locked ...fs.FileInfo) string {
 	table, err := os.ReadFile("/proc/locks")
 	if err != nil {
 		return ""
 	}
 	var files []lockedFile
-	for _, path := range paths {
-		var s unix.Stat_t
-		if unix.Stat(path, &s) == nil {
+	for _, info := range locked {
+		if s, ok := info.Sys().(*syscall.Stat_t); ok {
 			files = append(files, lockedFile{device: uint64(s.Dev), inode: s.Ino})
 		}
 	}

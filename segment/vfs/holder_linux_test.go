@@ -24,7 +24,11 @@ func TestLockHolder(t *testing.T) {
 	_, err = d.Lock("LOCK")
 	wantError(t, err, ErrLocked, path+": locked by another writer: this process")
 	check(t, unlock())
-	if who := lockHolder(path, d.Path()); who != "" {
+	file, err := os.Stat(path)
+	check(t, err)
+	dir, err := os.Stat(d.Path())
+	check(t, err)
+	if who := lockHolder(file, dir); who != "" {
 		t.Errorf("nobody has the lock, but %s", who)
 	}
 

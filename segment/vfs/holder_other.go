@@ -2,5 +2,7 @@
 
 package vfs
 
+import "io/fs"
+
 // lockHolder: there is no portable way to ask.
-func lockHolder(...string) string { return "" }
+func lockHolder(...fs.FileInfo) string { return "" }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 )
 
@@ -21,13 +20,13 @@ const (
 // errProbed is ErrLocked while nobody owns the lock.
 var errProbed = fmt.Errorf("%w, for a moment", ErrLocked)
 
-// lockFile locks the file at path, creating it if need be, and the directory it
-// is in. The file is what everybody agrees on. The directory can't be replaced
+// lockFile locks a file of the directory, creating it if need be, and the
+// directory. The file is what everybody agrees on. The directory can't be replaced
 // under a writer as the file can: whoever tidies that away must not let a second
 // writer in.
-func lockFile(path string) (unlock func() error, err error) {
+func (d *Dir) lockFile(name string) (unlock func() error, err error) {
 	for start := time.Now(); ; time.Sleep(lockPause) {
-		held, err := tryLock(path)
+		held, err := d.tryLock(name)
 		if err == nil {
 			return held.release, nil
 		}
@@ -36,18 +35,25 @@ func lockFile(path string) (unlock func() error, err error) {
 			patience = probePatience
 		}
 		if !errors.Is(err, ErrLocked) || time.Since(start) > patience {
-			return nil, withHolder(err, path)
+			return nil, d.withHolder(err, name)
 		}
 	}
 }
 
 // withHolder says who has the lock, where the system tells.
-func withHolder(err error, path string) error {
+func (d *Dir) withHolder(err error, name string) error {
 	at, ok := errors.AsType[*os.PathError](err)
 	if !ok || at.Err != ErrLocked {
 		return err
 	}
-	who := lockHolder(path, filepath.Dir(path))
+	var locked []fs.FileInfo
+	if info, err := d.root.Stat(name); err == nil {
+		locked = append(locked, info)
+	}
+	if info, err := d.handle.Stat(); err == nil {
+		locked = append(locked, info)
+	}
+	who := lockHolder(locked...)
 	if who == "" {
 		return err
 	}
@@ -78,42 +84,42 @@ func (l *heldLock) release() error {
 }
 
 // tryLock asks once.
-func tryLock(path string) (*heldLock, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+func (d *Dir) tryLock(name string) (*heldLock, error) {
+	f, err := d.root.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
-		return nil, err
+		return nil, d.fail(err, "open", name)
 	}
 	held := &heldLock{file: f}
 	err = own(f)
 	if err == nil {
-		err = sameFile(f, path)
+		err = d.sameFile(f, name)
 	}
 	if err == nil {
-		held.dir, err = lockDir(filepath.Dir(path), true)
+		held.dir, err = d.lockDir(true)
 	}
 	if err != nil {
 		f.Close()
-		return nil, &os.PathError{Op: "lock", Path: path, Err: err}
+		return nil, d.fail(err, "lock", name)
 	}
 	return held, nil
 }
 
-// lockDir locks a directory. Where the file system can't do that, which some
+// lockDir locks the directory, through a descriptor that nothing else uses. Where the file system can't do that, which some
 // over a network can't, it returns nil: the lock file has to suffice.
-func lockDir(path string, exclusive bool) (*os.File, error) {
-	d, err := os.Open(path)
+func (d *Dir) lockDir(exclusive bool) (*os.File, error) {
+	dir, err := d.root.Open(".")
 	if err != nil {
 		return nil, err
 	}
 	if exclusive {
-		err = own(d)
+		err = own(dir)
 	} else {
-		err = setLock(d, false)
+		err = setLock(dir, false)
 	}
 	if err == nil {
-		return d, nil
+		return dir, nil
 	}
-	d.Close()
+	dir.Close()
 	if cantLock(err) {
 		return nil, nil
 	}
@@ -123,12 +129,12 @@ func lockDir(path string, exclusive bool) (*os.File, error) {
 // sameFile makes sure that the locked file is still the one under its name:
 // a lock on a removed file excludes nobody. It answers ErrLocked, as trying
 // again is right.
-func sameFile(f *os.File, path string) error {
+func (d *Dir) sameFile(f *os.File, name string) error {
 	locked, err := f.Stat()
 	if err != nil {
 		return err
 	}
-	named, err := os.Stat(path)
+	named, err := d.root.Stat(name)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(locked, named) {
 		return ErrLocked
 	}
@@ -145,30 +151,30 @@ func unlockFile(f *os.File) error {
 	return err
 }
 
-// probeLock reports whether the file at path or its directory is locked. It takes
+// probeLock reports whether a file of the directory or the directory is locked. It takes
 // a shared lock for a moment, so that two probes don't see each other.
-func probeLock(path string) (bool, error) {
-	locked, err := probeFile(path)
+func (d *Dir) probeLock(name string) (bool, error) {
+	locked, err := d.probeFile(name)
 	if locked || err != nil {
 		return locked, err
 	}
-	d, err := lockDir(filepath.Dir(path), false)
+	dir, err := d.lockDir(false)
 	if err == ErrLocked {
 		return true, nil
 	}
-	if d != nil {
-		err = unlockFile(d)
+	if dir != nil {
+		err = unlockFile(dir)
 	}
 	return false, err
 }
 
-func probeFile(path string) (bool, error) {
-	f, err := os.Open(path)
+func (d *Dir) probeFile(name string) (bool, error) {
+	f, err := d.root.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {
-		return false, err
+		return false, d.fail(err, "open", name)
 	}
 	err = setLock(f, false)
 	if err == nil {
@@ -178,5 +184,5 @@ func probeFile(path string) (bool, error) {
 	if err == ErrLocked {
 		return true, nil
 	}
-	return false, &os.PathError{Op: "lock", Path: path, Err: err}
+	return false, d.fail(err, "lock", name)
 }

@@ -79,15 +79,15 @@ func TestLockOfRemovedFile(t *testing.T) {
 	d := tempDir(t)
 	f := create(t, d, "LOCK", "")
 	path := filepath.Join(d.Path(), "LOCK")
-	check(t, sameFile(f.OS(), path))
+	check(t, d.sameFile(f.OS(), "LOCK"))
 	if err := os.Remove(path); err != nil {
 		t.Skipf("open files can't be removed here: %v", err)
 	}
-	if err := sameFile(f.OS(), path); err != ErrLocked {
+	if err := d.sameFile(f.OS(), "LOCK"); err != ErrLocked {
 		t.Errorf("removed: %v", err)
 	}
 	create(t, d, "LOCK", "")
-	if err := sameFile(f.OS(), path); err != ErrLocked {
+	if err := d.sameFile(f.OS(), "LOCK"); err != ErrLocked {
 		t.Errorf("replaced: %v", err)
 	}
 }

@@ -2,22 +2,24 @@ package vfs
 
 import (
 	"os"
+	"path"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
 
-// renameExclusive renames in one step and fails with fs.ErrExist if the new
-// name is taken.
-func renameExclusive(from, to string) error {
+// renameExclusive renames a file of d in one step to a name in the directory
+// that target is open for, which lies at dir in d. It fails with fs.ErrExist if
+// the new name is taken.
+func (d *Dir) renameExclusive(from string, target *os.File, dir, to string) error {
 	err := error(unix.EINTR)
 	for err == unix.EINTR {
-		err = unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+		err = unix.Renameat2(int(d.handle.Fd()), from, int(target.Fd()), to, unix.RENAME_NOREPLACE)
 	}
+	runtime.KeepAlive(target)
 	switch err {
-	case nil:
-		return nil
 	case unix.EINVAL, unix.ENOSYS: // an old kernel, or a file system without it
-		return linkThenUnlink(from, to)
+		return d.linkThenUnlink(from, path.Join(dir, to))
 	}
-	return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	return err
 }

@@ -33,12 +33,19 @@ const TrashDir = "trash"
 // collection may give some back.
 var ErrNoMaps = errors.New("too many mappings")
 
+// ErrRemoved says that the directory of an [FS] was removed: what is written to
+// its files from then on goes away with the last descriptor.
+var ErrRemoved = errors.New("the directory was removed")
+
 // FS is one flat directory. Its methods are safe for concurrent use. Errors
 // wrap the fs.Err* sentinels and syscall errors of the standard library and
 // name the file.
 type FS interface {
 	// Path names the directory in messages.
 	Path() string
+
+	// Exists fails with ErrRemoved once the directory has no name any more.
+	Exists() error
 
 	// Create makes a new empty file, open for reading and writing. It fails
 	// with fs.ErrExist if the name is taken. The name is durable only after

@@ -82,6 +82,9 @@ func New() *Disk { return &Disk{} }
 // Path implements [vfs.FS].
 func (d *Disk) Path() string { return "simdisk" }
 
+// Exists implements [vfs.FS]. A simulated disk is never removed.
+func (d *Disk) Exists() error { return nil }
+
 // Create implements [vfs.FS].
 func (d *Disk) Create(name string) (vfs.File, error) {
 	n, err := d.begin(OpCreate, name)
