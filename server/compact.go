@@ -65,6 +65,10 @@ func (x *exchange) compact() {
 		x.problem(http.StatusForbidden, "pages of other sites may not ask for this")
 		return
 	}
+	if bad := refuseWrite(x.r); bad != nil {
+		x.problem(bad.status, bad.detail)
+		return
+	}
 	if !x.compacting.TryLock() {
 		x.problem(http.StatusConflict, "a compaction that a client has asked for is under way")
 		return

@@ -22,7 +22,20 @@ type validators struct {
 }
 
 func validatorsOf(v *db.Lent, m *db.Metadata) validators {
-	return validators{version: v.Version(), modified: m.ModTime}
+	current := validators{version: v.Version()}
+	if validDate(m.ModTime, time.Now()) {
+		current.modified = m.ModTime
+	}
+	return current
+}
+
+// validDate reports whether the modification time of a value may stand for the
+// value. It need not have been set by this server: an import takes that of the
+// file. One of 1970 or before says that there is none, as in archives that are
+// built to be the same each time; net/http and Caddy do not send it either. One
+// in the future must not be sent (RFC 9110, section 8.8.2.1).
+func validDate(modified, now time.Time) bool {
+	return modified.Unix() > 0 && modified.Unix() <= now.Unix()
 }
 
 // absent reports whether there is no value: versions begin at 1.
@@ -44,7 +57,7 @@ func (v validators) evaluate(q *request) verdict {
 		if !v.matches(q.ifMatch, strong) {
 			return refused
 		}
-	} else if t, ok := v.date(q.ifUnmodifiedSince); ok && v.modified.Unix() > t.Unix() {
+	} else if q.ifUnmodifiedSince != "" && !v.unmodifiedSince(q) {
 		return refused
 	}
 
@@ -58,10 +71,22 @@ func (v validators) evaluate(q *request) verdict {
 			return refused
 		}
 	}
-	if t, ok := v.date(q.ifModifiedSince); ok && q.reads() && v.modified.Unix() <= t.Unix() {
+	// A value that an import has replaced by an older one has changed as well, so
+	// only the very date that was sent with the value will do.
+	if t, ok := v.date(q.ifModifiedSince); ok && q.reads() && v.modified.Unix() == t.Unix() {
 		return notModified
 	}
 	return proceed
+}
+
+// unmodifiedSince evaluates If-Unmodified-Since. What can't be judged is no
+// condition of a read, but must not let a write pass that would replace a value.
+func (v validators) unmodifiedSince(q *request) bool {
+	t, ok := v.date(q.ifUnmodifiedSince)
+	if !ok {
+		return q.reads() || v.absent()
+	}
+	return v.modified.Unix() <= t.Unix()
 }
 
 // required turns the conditions of a write, which v has met, into what must

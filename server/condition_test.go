@@ -88,7 +88,6 @@ var conditionCases = map[string][]string{
 
 var dates = []string{
 	"", exampleDate, dayBefore,
-	"Fri, 02 Jan 2026 03:04:06 GMT",
 	"Fri, 02 Jan 2026 03:04:04 GMT",
 	"Friday, 02-Jan-26 03:04:05 GMT", // the obsolete forms
 	"Fri Jan  2 03:04:05 2026",

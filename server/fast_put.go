@@ -59,6 +59,9 @@ func (c *fastConn) receive(n int) (body []byte, ok bool) {
 
 // putSmall stores a value, or says why not.
 func (h *Handler) putSmall(q *request, value []byte) (db.Result, *refusal) {
+	if bad := q.refuseWrite(); bad != nil {
+		return db.Result{}, bad
+	}
 	m, bad := q.metadata(h.now())
 	if bad != nil {
 		return db.Result{}, bad

@@ -209,6 +209,9 @@ func FuzzConditions(f *testing.F) {
 // statusOf is what a request to a value of more than one byte is answered with,
 // a GET being for a part of it.
 func statusOf(q *request, v validators) int {
+	if !q.reads() && q.refuseWrite() != nil {
+		return http.StatusBadRequest
+	}
 	switch verdict := v.evaluate(q); {
 	case verdict == refused:
 		return http.StatusPreconditionFailed

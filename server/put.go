@@ -12,12 +12,7 @@ import (
 // read, so a client that waits for 100 Continue does not send it in vain.
 // Nothing is stored unless the whole body has come.
 func (x *exchange) put() {
-	if len(x.r.Header["Content-Range"]) > 0 {
-		x.problem(http.StatusBadRequest, "a part of a value can't be written: Content-Range is for responses")
-		return
-	}
-	if len(x.r.Trailer) > 0 || len(x.r.Header["Trailer"]) > 0 {
-		x.problem(http.StatusBadRequest, errTrailer.Error())
+	if !x.means() {
 		return
 	}
 	m, bad := x.q.metadata(x.now())
@@ -43,6 +38,9 @@ func (x *exchange) put() {
 
 // delete answers DELETE of a key.
 func (x *exchange) delete() {
+	if !x.means() {
+		return
+	}
 	o, err := x.requirement(&x.q)
 	if err == nil {
 		err = x.store.Delete(x.q.key, o)
@@ -52,6 +50,19 @@ func (x *exchange) delete() {
 		return
 	}
 	x.writeHeader(http.StatusNoContent)
+}
+
+// means reports whether a write is what its method and key say, and refuses it
+// if not.
+func (x *exchange) means() bool {
+	bad := refuseWrite(x.r)
+	if bad == nil {
+		bad = x.q.refuseWrite()
+	}
+	if bad != nil {
+		x.problem(bad.status, bad.detail)
+	}
+	return bad == nil
 }
 
 // requirement holds the conditions of a PUT or DELETE against the present

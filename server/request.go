@@ -32,7 +32,7 @@ func requestOf(r *http.Request, key string) request {
 		ifNoneMatch:        listOf(h["If-None-Match"]),
 		ifRange:            listOf(h["If-Range"]),
 		ifModifiedSince:    onlyLine(h["If-Modified-Since"]),
-		ifUnmodifiedSince:  onlyLine(h["If-Unmodified-Since"]),
+		ifUnmodifiedSince:  listOf(h["If-Unmodified-Since"]), // several are no date
 		ranges:             onlyLine(h["Range"]),
 		contentType:        h.Get("Content-Type"),
 		cacheControl:       h.Get("Cache-Control"),
