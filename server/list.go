@@ -2,7 +2,10 @@ package server
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -18,13 +21,23 @@ import (
 const (
 	maxPageKeys  = 1000
 	maxPageBytes = 1 << 20 // more or less: the page ends with the key that passes it
+
+	// The reference to the next page is within what this server and most
+	// proxies take, however long the keys are: a prefix and a delimiter, and
+	// where to go on, both as they are encoded.
+	maxFilter = 6 << 10
+	maxStart  = 1 << 10
 )
+
+// errListGone says that a listing can't go on where it was.
+var errListGone = errors.New("the key that the page before ended with is gone: list again from the start")
 
 // listQuery is what a listing is asked for.
 type listQuery struct {
 	prefix    string
 	delimiter string // "" for none
 	start     string // the first key that may be listed
+	after     string // the tokenOf of what was listed last, if start does not tell
 	limit     int    // of keys and rolled-up prefixes together
 }
 
@@ -47,6 +60,8 @@ func parseListQuery(raw string) (listQuery, error) {
 			q.delimiter = list[0]
 		case "start":
 			q.start = list[0]
+		case "after":
+			q.after = list[0]
 		case "limit":
 			q.limit, err = strconv.Atoi(list[0])
 			if err != nil || q.limit < 1 || q.limit > maxPageKeys {
@@ -56,12 +71,23 @@ func parseListQuery(raw string) (listQuery, error) {
 			return q, fmt.Errorf("unknown parameter %q", name)
 		}
 	}
+	if len(url.QueryEscape(q.prefix))+len(url.QueryEscape(q.delimiter)) > maxFilter {
+		return q, fmt.Errorf("prefix and delimiter are longer than %d bytes as they are encoded", maxFilter)
+	}
 	return q, nil
 }
 
-// from is q from another key on, as a relative reference.
-func (q listQuery) from(start []byte) string {
-	values := url.Values{"start": {string(start)}, "limit": {strconv.Itoa(q.limit)}}
+// from is q from a key on that follows what was listed last, as a relative
+// reference. It begins at the shortest text that is between the two, or at the
+// beginning of that if it is too long, and then tells the last one by its token.
+func (q listQuery) from(key, last []byte) string {
+	n := commonLength(key, last) + 1
+	values := url.Values{"limit": {strconv.Itoa(q.limit)}}
+	if len(url.QueryEscape(string(key[:n]))) > maxStart {
+		n = maxStart / len("%00")
+		values.Set("after", tokenOf(last))
+	}
+	values.Set("start", string(key[:n]))
 	if q.prefix != "" {
 		values.Set("prefix", q.prefix)
 	}
@@ -69,6 +95,40 @@ func (q listQuery) from(start []byte) string {
 		values.Set("delimiter", q.delimiter)
 	}
 	return "?" + values.Encode()
+}
+
+func commonLength(a, b []byte) (n int) {
+	for n < len(a) && n < len(b) && a[n] == b[n] {
+		n++
+	}
+	return n
+}
+
+// tokenOf stands for a key that is too long to be asked for.
+func tokenOf(key []byte) string {
+	sum := sha256.Sum256(key)
+	return hex.EncodeToString(sum[:16])
+}
+
+// resume returns the first key that may be listed.
+func (q listQuery) resume(s *db.Snapshot) ([]byte, error) {
+	start := []byte(max(q.start, q.prefix))
+	if q.after == "" {
+		return start, nil
+	}
+	for key, entry := range s.Range(start, behind([]byte(q.prefix))) {
+		if err := entry.Err(); err != nil {
+			return nil, err
+		}
+		common, rolled := q.rollUp(key)
+		switch {
+		case rolled && tokenOf(common) == q.after:
+			return behind(common), nil
+		case !rolled && tokenOf(key) == q.after:
+			return append(bytes.Clone(key), 0), nil
+		}
+	}
+	return nil, errListGone
 }
 
 // rollUp returns what a key is listed as a part of: itself up to the first
@@ -105,6 +165,10 @@ func (x *exchange) list() {
 		page = &textPage{}
 	}
 	next, err := x.fill(page, q)
+	if err == errListGone {
+		x.problem(http.StatusGone, err.Error())
+		return
+	}
 	if err != nil {
 		x.fail(err)
 		return
@@ -128,7 +192,12 @@ func (x *exchange) fill(page pageWriter, q listQuery) (next string, err error) {
 	}
 	defer s.Close()
 	entries := 0
-	start, end := []byte(max(q.start, q.prefix)), behind([]byte(q.prefix))
+	end := behind([]byte(q.prefix))
+	start, err := q.resume(s)
+	if err != nil {
+		return "", err
+	}
+	var last []byte
 	for start != nil {
 		var common []byte // of the keys that come next
 		for key, entry := range s.Range(start, end) {
@@ -136,9 +205,10 @@ func (x *exchange) fill(page pageWriter, q listQuery) (next string, err error) {
 				return "", err
 			}
 			if entries == q.limit || page.size() >= maxPageBytes {
-				return q.from(key), nil
+				return q.from(key, last), nil
 			}
 			entries++
+			last = append(last[:0], key...)
 			var rolled bool
 			if common, rolled = q.rollUp(key); rolled {
 				break
@@ -152,6 +222,7 @@ func (x *exchange) fill(page pageWriter, q listQuery) (next string, err error) {
 		}
 		// What lies below may be most of the store. It is not looked at.
 		page.addPrefix(common)
+		last = append(last[:0], common...)
 		start = behind(common)
 	}
 	return "", nil

@@ -338,3 +338,51 @@ func TestRollUpSkips(t *testing.T) {
 		t.Errorf("3 prefixes took %v, 1000 keys %v", top, page)
 	}
 }
+
+// TestPagesOfLongKeys promises that the server takes each reference to a next page
+// that it gives, however long the keys are, and that a page ends where it should.
+// Method: keys of any length up to the longest that differ in their last byte, in
+// their first, and below a delimiter; pages of one and of many.
+func TestPagesOfLongKeys(t *testing.T) {
+	store := openStore(t)
+	var want []string
+	for _, n := range []int{1, 300, 400, 1000, 8000, 20000, db.MaxKey} {
+		for _, text := range []string{"a", "\u00fc", "d/"} {
+			key := strings.Repeat(text, n/len(text)+1)[:n-1]
+			for _, last := range []string{"x", "y", "\xff"} {
+				put(t, store, key+last, []byte("v"), nil)
+				want = append(want, key+last)
+			}
+		}
+	}
+	slices.Sort(want)
+	want = slices.Compact(want)
+	_, addr := start(t, store, nil)
+	for _, query := range []string{"?limit=1", "?limit=2", "?limit=7"} {
+		paths, _ := walk(t, dial(t, addr), query)
+		if len(paths) != len(want) {
+			t.Fatalf("%s: %d keys, want %d", query, len(paths), len(want))
+		}
+		for i, path := range paths {
+			if path != pathOf([]byte(want[i])) {
+				t.Fatalf("%s: key %d is wrong", query, i)
+			}
+		}
+	}
+	below := len(want) - len(slices.DeleteFunc(slices.Clone(want), func(key string) bool { return strings.Contains(key, "/") }))
+	if paths, pages := walk(t, dial(t, addr), "?limit=1&delimiter=/"); len(paths) != len(want)-below || pages != len(paths)+1 {
+		t.Errorf("with a delimiter: %d keys on %d pages, want %d and a prefix", len(paths), pages, len(want)-below)
+	}
+
+	// A key that is gone can't be gone on from.
+	long := strings.Repeat("a", 7999)
+	c := dial(t, addr)
+	p := getPage(t, c, "?limit=1&start="+long+"x")
+	if err := store.Delete([]byte(long+"x"), nil); err != nil {
+		t.Fatal(err)
+	}
+	c.do("GET", "/"+p.Next, "").wantStatus(t, 410)
+
+	prefix := strings.Repeat("a", maxFilter+1)
+	dial(t, addr).do("GET", "/?prefix="+prefix, "").wantStatus(t, 400)
+}
