@@ -2,6 +2,7 @@ package db
 
 import (
 	"errors"
+	"fmt"
 	"sync/atomic"
 
 	"github.com/crowfly/crowfly/db/manifest"
@@ -59,6 +60,11 @@ type counters struct{ commits, records, syncs atomic.Uint64 }
 // a newer version. In all these cases nothing on disk has been changed. It
 // fails with ErrNoSpace if there is no room for what has to be recovered.
 func Open(dir string, o *Options) (*DB, error) {
+	if o != nil {
+		if err := o.check(); err != nil {
+			return nil, fmt.Errorf("open %s: %w", dir, err)
+		}
+	}
 	opts := o.withDefaults()
 	db, err := openStore(dir, opts)
 	if err != nil && !opts.ReadOnly {

@@ -13,17 +13,23 @@ import (
 // Errors that callers branch on, with errors.Is. The error returned says more:
 // the key, or the file and the offset.
 var (
-	ErrNotFound        error = notFound{}
-	ErrClosed                = errors.New("store is closed")
-	ErrReadOnly              = errors.New("store is read-only")
-	ErrNoSpace               = vfs.ErrNoSpace
-	ErrKeySize               = fmt.Errorf("key must have 1 to %d bytes", segment.MaxKey)
-	ErrValueTooLarge         = fmt.Errorf("value is larger than %d bytes", int64(MaxValue))
-	ErrBatchTooLarge         = fmt.Errorf("batch is larger than %d bytes or %d records", maxBatchBytes, maxBatchRecords)
-	ErrPrecondition          = errors.New("precondition failed")
-	ErrSize                  = errors.New("value is not as long as it was said to be")
-	ErrSnapshotExpired       = errors.New("snapshot has expired")
-	ErrPinnedSpace           = errors.New("readers hold too much that was removed")
+	ErrNotFound error = notFound{}
+	ErrClosed         = errors.New("store is closed")
+	ErrReadOnly       = errors.New("store is read-only")
+	ErrNoSpace        = vfs.ErrNoSpace
+
+	// ErrInvalid says that an argument or an option can't be obeyed, by the fault
+	// of the caller and not of the store. Nothing was changed. The next three are
+	// ErrInvalid too.
+	ErrInvalid             = errors.New("invalid argument")
+	ErrKeySize       error = invalid{fmt.Errorf("key must have 1 to %d bytes", segment.MaxKey)}
+	ErrValueTooLarge error = invalid{errors.New("value is larger than the limit")}
+	ErrBatchTooLarge error = invalid{fmt.Errorf("batch is larger than %d bytes or %d records", maxBatchBytes, maxBatchRecords)}
+
+	ErrPrecondition    = errors.New("precondition failed")
+	ErrSize            = errors.New("value is not as long as it was said to be")
+	ErrSnapshotExpired = errors.New("snapshot has expired")
+	ErrPinnedSpace     = errors.New("readers hold too much that was removed")
 
 	// ErrRemoved says that the directory of the store was removed while it was
 	// open. There are no more writes, since nothing could read them later;
@@ -65,16 +71,43 @@ type notFound struct{}
 func (notFound) Error() string        { return "key not found" }
 func (notFound) Is(target error) bool { return target == fs.ErrNotExist }
 
-// withKey adds the key to an error about one operation.
-func withKey(op string, key []byte, err error) error {
-	if err == nil {
-		return nil
+// invalid is an error that is ErrInvalid.
+type invalid struct{ error }
+
+func (e invalid) Unwrap() error        { return e.error }
+func (e invalid) Is(target error) bool { return target == ErrInvalid }
+
+// tooLarge is ErrValueTooLarge with the size, -1 if it is unknown, and the limit.
+func tooLarge(size, limit int64) error {
+	if size < 0 {
+		return fmt.Errorf("%w of %d bytes", ErrValueTooLarge, limit)
 	}
+	return fmt.Errorf("%w of %d bytes: it has %d", ErrValueTooLarge, limit, size)
+}
+
+// keyError is an error about one operation on one key.
+type keyError struct {
+	op  string
+	key string
+	err error
+}
+
+func (e *keyError) Unwrap() error { return e.err }
+
+func (e *keyError) Error() string {
 	const shown = 64
-	if len(key) > shown {
-		return fmt.Errorf("%s %q... (%d bytes): %w", op, key[:shown], len(key), err)
+	if len(e.key) > shown {
+		return fmt.Sprintf("%s %q... (%d bytes): %v", e.op, e.key[:shown], len(e.key), e.err)
 	}
-	return fmt.Errorf("%s %q: %w", op, key, err)
+	return fmt.Sprintf("%s %q: %v", e.op, e.key, e.err)
+}
+
+// withKey adds the operation and its key to an error, unless it has them.
+func withKey(op string, key []byte, err error) error {
+	if _, has := err.(*keyError); has || err == nil {
+		return err
+	}
+	return &keyError{op, string(key), err}
 }
 
 // writeError gives a full disk its own name, once.

@@ -3,6 +3,8 @@ package db
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 
 	"github.com/crowfly/crowfly/segment"
 )
@@ -22,13 +24,13 @@ func newPut(key, value []byte, m *Metadata) op {
 		return op{invalid: withKey("put", key, err)}
 	}
 	if len(value) > MaxBatchValue {
-		return op{invalid: withKey("put", key, ErrValueTooLarge)}
+		return op{invalid: withKey("put", key, tooLarge(int64(len(value)), MaxBatchValue))}
 	}
 	var meta []byte
 	if m != nil {
 		var err error
 		if meta, err = m.Encode(); err != nil {
-			return op{invalid: withKey("put", key, err)}
+			return op{invalid: withKey("put", key, invalid{err})}
 		}
 	}
 	return op{record: segment.NewPut(key, meta, value)}
@@ -73,6 +75,9 @@ func (o *PutOptions) conditions(key []byte) (list []condition) {
 // of DB.
 func (db *DB) Put(key, value []byte, o *PutOptions) error {
 	o = o.orDefault()
+	if err := o.check(); err != nil {
+		return withKey("put", key, err)
+	}
 	if int64(len(value)) >= db.opts.BlobSize {
 		_, err := db.PutReader(context.Background(), key, bytes.NewReader(value), int64(len(value)), o)
 		return err
@@ -82,9 +87,12 @@ func (db *DB) Put(key, value []byte, o *PutOptions) error {
 }
 
 // Delete removes a key. It returns ErrNotFound if the key has no value, and
-// is durable like Put.
+// is durable like Put. It refuses Metadata with ErrInvalid.
 func (db *DB) Delete(key []byte, o *PutOptions) error {
 	o = o.orDefault()
+	if err := errors.Join(o.check(), o.refuse("Delete", "Metadata", o.Metadata != nil)); err != nil {
+		return withKey("delete", key, err)
+	}
 	c := &commit{ops: []op{newDelete(key)}, conditions: o.conditions(key)}
 	err := db.commit(c, o.Sync)
 	if err == nil && !c.ops[0].result.Existed {
@@ -94,10 +102,38 @@ func (db *DB) Delete(key []byte, o *PutOptions) error {
 }
 
 // Apply makes all changes of a batch at once: after a crash all or none of
-// them are there, and no reader ever sees some of them only. Of o only Sync is
-// used.
+// them are there, and no reader ever sees some of them only. Of o it takes Sync
+// only, and refuses the rest with ErrInvalid: conditions and metadata are said to
+// the Batch.
 func (db *DB) Apply(b *Batch, o *PutOptions) error {
-	return db.commit(&commit{ops: b.ops, conditions: b.conditions}, o.orDefault().Sync)
+	o = o.orDefault()
+	err := errors.Join(o.check(),
+		o.refuse("Apply", "Metadata", o.Metadata != nil),
+		o.refuse("Apply", "IfAbsent", o.IfAbsent),
+		o.refuse("Apply", "IfMatch", o.IfMatch != nil))
+	if err != nil {
+		return err
+	}
+	return db.commit(&commit{ops: b.ops, conditions: b.conditions}, o.Sync)
+}
+
+// check returns what is wrong with the options themselves.
+func (o *PutOptions) check() error {
+	if o.Sync < SyncDefault || o.Sync > SyncNever {
+		return optionError("PutOptions.Sync", int(o.Sync), "SyncDefault, SyncAlways, SyncInterval or SyncNever")
+	}
+	if o.IfAbsent && o.IfMatch != nil {
+		return invalid{errors.New("PutOptions.IfAbsent and IfMatch exclude each other")}
+	}
+	return nil
+}
+
+// refuse returns an error if an option is given that an operation does not take.
+func (o *PutOptions) refuse(operation, option string, given bool) error {
+	if !given {
+		return nil
+	}
+	return invalid{fmt.Errorf("%s does not take PutOptions.%s", operation, option)}
 }
 
 func (o *PutOptions) orDefault() *PutOptions {

@@ -1,6 +1,8 @@
 package db
 
 import (
+	"fmt"
+	"math"
 	"runtime"
 	"time"
 
@@ -25,6 +27,7 @@ const (
 
 	minBlobSize     = 4 << 10
 	defaultBlobSize = 16 << 20
+	maxBlobSize     = 32 << 20
 
 	minSegmentSize     = 4 << 10
 	defaultSegmentSize = 64 << 20
@@ -63,14 +66,17 @@ const (
 	VerifyNever                    // not at all
 )
 
-// Options for Open. The zero value is a good default.
+// Options for Open. The zero value is a good default, and the zero value of each
+// field stands for its default. Open refuses any other value that it can't obey
+// with ErrInvalid and the name of the field. A read-only store checks the options
+// of a writer too and has no use for them.
 type Options struct {
 	// ReadOnly opens without a lock and without writing anything, also
 	// beside a writer in another process, which it then follows.
 	ReadOnly bool
 
 	Sync      SyncMode
-	SyncEvery time.Duration // for SyncInterval, 100 ms by default
+	SyncEvery time.Duration // for SyncInterval alone, 100 ms by default
 
 	// SegmentSize is how long a segment file may get, 4 KiB to 256 MiB,
 	// 64 MiB by default. A larger batch gets a file of its own size.
@@ -128,6 +134,47 @@ type Metadata = segment.Metadata
 // Pair is a name with its value in Metadata.
 type Pair = segment.Pair
 
+// ClampTime returns t or, if Metadata can't hold it, the nearest time that it can:
+// it holds the years from 1678 to 2261, to the nanosecond.
+func ClampTime(t time.Time) time.Time {
+	first, last := time.Unix(0, math.MinInt64), time.Unix(0, math.MaxInt64)
+	switch {
+	case t.IsZero():
+		return t
+	case t.Before(first):
+		return first
+	case t.After(last):
+		return last
+	}
+	return t
+}
+
+// optionError is about an option that has a value which can't be obeyed.
+func optionError(name string, value any, want string) error {
+	return invalid{fmt.Errorf("%s is %v, it must be %s", name, value, want)}
+}
+
+// check returns what is wrong with the options.
+func (o *Options) check() error {
+	switch {
+	case o.Sync < SyncDefault || o.Sync > SyncNever:
+		return optionError("Options.Sync", int(o.Sync), "SyncDefault, SyncAlways, SyncInterval or SyncNever")
+	case o.SyncEvery < 0:
+		return optionError("Options.SyncEvery", o.SyncEvery, "a positive time")
+	case o.SyncEvery > 0 && o.Sync != SyncInterval:
+		return optionError("Options.SyncEvery", o.SyncEvery, "left out unless Sync is SyncInterval")
+	case o.SegmentSize != 0 && (o.SegmentSize < minSegmentSize || o.SegmentSize > maxSegmentSize):
+		return optionError("Options.SegmentSize", o.SegmentSize, fmt.Sprintf("%d to %d bytes", minSegmentSize, maxSegmentSize))
+	case o.BlobSize != 0 && (o.BlobSize < minBlobSize || o.BlobSize > maxBlobSize):
+		return optionError("Options.BlobSize", o.BlobSize, fmt.Sprintf("%d to %d bytes", minBlobSize, maxBlobSize))
+	case o.Verify < VerifyFirst || o.Verify > VerifyNever:
+		return optionError("Options.Verify", int(o.Verify), "VerifyFirst, VerifyAlways or VerifyNever")
+	case o.SpaceTarget != 0 && !(o.SpaceTarget >= minSpaceTarget && o.SpaceTarget <= math.MaxFloat64):
+		return optionError("Options.SpaceTarget", o.SpaceTarget, fmt.Sprintf("a number from %v on", minSpaceTarget))
+	}
+	return nil
+}
+
 func (o *Options) withDefaults() Options {
 	var d Options
 	if o != nil {
@@ -136,13 +183,12 @@ func (o *Options) withDefaults() Options {
 	if d.Sync == SyncDefault {
 		d.Sync = SyncAlways
 	}
-	if d.SyncEvery <= 0 {
+	if d.SyncEvery == 0 {
 		d.SyncEvery = 100 * time.Millisecond
 	}
 	if d.SegmentSize == 0 {
 		d.SegmentSize = defaultSegmentSize
 	}
-	d.SegmentSize = min(max(d.SegmentSize, minSegmentSize), maxSegmentSize)
 	if d.BlobSize == 0 {
 		d.BlobSize = defaultBlobSize
 	}
@@ -152,11 +198,9 @@ func (o *Options) withDefaults() Options {
 	if d.Collect == nil {
 		d.Collect = runtime.GC
 	}
-	d.BlobSize = min(max(d.BlobSize, minBlobSize), 2*defaultBlobSize)
 	if d.SpaceTarget == 0 {
 		d.SpaceTarget = defaultSpaceTarget
 	}
-	d.SpaceTarget = max(d.SpaceTarget, minSpaceTarget)
 	if d.CompactionRate == 0 {
 		d.CompactionRate = defaultCompactionRate
 	}

@@ -21,6 +21,9 @@ const (
 // context ends, or r does not have the size it was said to have (ErrSize).
 func (db *DB) PutReader(ctx context.Context, key []byte, r io.Reader, size int64, o *PutOptions) (Result, error) {
 	o = o.orDefault()
+	if err := o.check(); err != nil {
+		return Result{}, withKey("put", key, err)
+	}
 	result, err := db.putReader(key, &source{ctx: ctx, r: r, size: size}, o)
 	return result, withKey("put", key, err)
 }
@@ -32,8 +35,11 @@ func (db *DB) putReader(key []byte, src *source, o *PutOptions) (Result, error) 
 	if err := checkKey(key); err != nil {
 		return Result{}, err
 	}
+	if src.size < -1 {
+		return Result{}, invalid{fmt.Errorf("a size of %d bytes; -1 says that it is unknown", src.size)}
+	}
 	if src.size > MaxValue {
-		return Result{}, ErrValueTooLarge
+		return Result{}, tooLarge(src.size, MaxValue)
 	}
 	head, whole, err := src.readHead(db.opts.BlobSize)
 	if err != nil {
@@ -253,7 +259,7 @@ func (s *source) fill(piece []byte) (n int, err error) {
 	}
 	s.read += int64(n)
 	if s.read > MaxValue {
-		return n, ErrValueTooLarge
+		return n, tooLarge(-1, MaxValue)
 	}
 	if s.size >= 0 && s.read > s.size {
 		return n, s.tooLong()

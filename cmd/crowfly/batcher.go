@@ -27,8 +27,9 @@ type batcher struct {
 
 // stored is a value in the batch.
 type stored struct {
-	key  string
-	size int64
+	key   string
+	value []byte
+	meta  *db.Metadata
 }
 
 // add adds a value to the batch.
@@ -41,27 +42,41 @@ func (b *batcher) add(key string, value []byte, meta *db.Metadata) error {
 	}
 	b.batch.Put([]byte(key), value, meta)
 	b.bytes += size
-	b.pending = append(b.pending, stored{key, int64(len(value))})
+	b.pending = append(b.pending, stored{key, value, meta})
 	if b.bytes >= batchBytes || b.batch.Len() == batchValues {
 		return b.flush()
 	}
 	return nil
 }
 
-// flush stores the batch.
+// flush stores the batch. If one of its values can't be stored, by no fault of the
+// store, the others are stored one by one.
 func (b *batcher) flush() error {
 	if b.batch.Len() == 0 {
 		return nil
 	}
-	if err := b.store.Apply(&b.batch, nil); err != nil {
+	err := b.store.Apply(&b.batch, nil)
+	alone := errors.Is(err, db.ErrInvalid)
+	if err != nil && !alone {
 		return err
 	}
 	for _, s := range b.pending {
-		if err := b.report.done(b.event, s.key, s.size); err != nil {
+		if alone {
+			err := b.store.Put([]byte(s.key), s.value, &db.PutOptions{Metadata: s.meta})
+			if errors.Is(err, db.ErrInvalid) {
+				b.report.fail(s.key, reason(err))
+				continue
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if err := b.report.done(b.event, s.key, int64(len(s.value))); err != nil {
 			return err
 		}
 	}
 	b.batch.Reset()
+	clear(b.pending) // of the values
 	b.bytes, b.pending = 0, b.pending[:0]
 	return b.report.env.out.Flush() // what was printed is safe on disk
 }
@@ -82,7 +97,7 @@ func (b *batcher) stream(ctx context.Context, key string, r io.Reader, size int6
 		return b.report.env.out.Flush()
 	case ctx.Err() != nil:
 		return err
-	case t.err != nil, errors.Is(err, db.ErrSize), errors.Is(err, db.ErrValueTooLarge):
+	case t.err != nil, errors.Is(err, db.ErrSize), errors.Is(err, db.ErrInvalid):
 		b.report.fail(key, reason(err))
 		return nil
 	}

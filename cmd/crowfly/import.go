@@ -152,8 +152,8 @@ func (im *importer) file(ctx context.Context, key string, f *os.File) error {
 	if err == nil {
 		err = in.readAhead(batchBytes)
 	}
-	if err == nil && in.size > db.MaxValue {
-		err = db.ErrValueTooLarge
+	if err == nil {
+		err = checkSize(in.size)
 	}
 	if err == nil {
 		err = checkKey(key)

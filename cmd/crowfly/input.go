@@ -13,8 +13,8 @@ import (
 // input is what a value is read from.
 type input struct {
 	io.Reader
-	size    int64 // -1 if unknown
-	modTime time.Time
+	size    int64     // -1 if unknown
+	modTime time.Time // that of a file if the store can hold it, else the nearest one
 }
 
 // newInput looks at what r is. Of a regular file the value is the rest, as
@@ -38,9 +38,9 @@ func newInput(ctx context.Context, r io.Reader) (*input, error) {
 	}
 	size := info.Size() - at
 	if size <= 0 { // files of /proc have contents but no size
-		return &input{f, -1, info.ModTime()}, nil
+		return &input{f, -1, db.ClampTime(info.ModTime())}, nil
 	}
-	return &input{io.LimitReader(f, size), size, info.ModTime()}, nil
+	return &input{io.LimitReader(f, size), size, db.ClampTime(info.ModTime())}, nil
 }
 
 // endless is an input that tells nothing about itself, such as a pipe.

@@ -48,7 +48,7 @@ const (
 
 // commands is the command line. Each command has a file of its own.
 type commands struct {
-	Put        putCmd        `cmd:"" help:"Store a file or standard input under a key."`
+	Put        putCmd        `cmd:"" help:"Store files, or standard input under a key."`
 	Get        getCmd        `cmd:"" help:"Print a value or write it to a file."`
 	Head       headCmd       `cmd:"" help:"Print what is known about a value."`
 	Cp         cpCmd         `cmd:"" help:"Copy values from one store to another."`

@@ -54,7 +54,7 @@ func mustRun(t *testing.T, args ...string) string {
 // mustPut stores a value.
 func mustPut(t *testing.T, dir, key, value string) {
 	t.Helper()
-	if r := crowflyWith(strings.NewReader(value), "put", dir, "--", key); r.code != exitOK {
+	if r := crowflyWith(strings.NewReader(value), "put", dir, "--key="+key, "-"); r.code != exitOK {
 		t.Fatalf("put %q: exit code %d\n%s", key, r.code, r.err)
 	}
 }
@@ -258,10 +258,10 @@ func TestExitCodes(t *testing.T) {
 		{"get DIR key --range 1", exitUsage, "FIRST-LAST"},
 		{"get DIR key --range 3-2", exitUsage, "FIRST-LAST"},
 		{"get DIR key --range 5-", exitError, "has 5 bytes"},
-		{"put DIR key DIR/LOCK --if-match 1-1", exitUsage, "not a version"},
-		{"put DIR key DIR/LOCK --if-match 0000000000000001-1 --if-absent", exitUsage, "can't be used together"},
-		{"put DIR key DIR/LOCK --if-match 0000000000000001-1", exitCondition, `"key"`},
-		{"put DIR key DIR/LOCK --if-absent", exitCondition, `"key"`},
+		{"put DIR --key key DIR/LOCK --if-match 1-1", exitUsage, "not a version"},
+		{"put DIR --key key DIR/LOCK --if-match 0000000000000001-1 --if-absent", exitUsage, "can't be used together"},
+		{"put DIR --key key DIR/LOCK --if-match 0000000000000001-1", exitCondition, `"key"`},
+		{"put DIR --key key DIR/LOCK --if-absent", exitCondition, `"key"`},
 		{"cp DIR OUT key --prefix k", exitUsage, "either"},
 		{"cp DIR DIR", exitError, "the source itself"},
 		{"cp MISSING OUT", exitError, "MISSING"},
@@ -286,7 +286,16 @@ func TestExitCodes(t *testing.T) {
 		{"stat http://127.0.0.1:1 key", exitUsage, "curl -I"},
 		{"repair DIR", exitOK, "DIR is whole, nothing was changed"},
 		{"import OUT MISSING", exitError, "MISSING"},
-		{"put OUT key MISSING", exitError, "MISSING"},
+		{"put OUT --key key MISSING", exitError, "MISSING"},
+		{"put OUT key DIR/LOCK", exitError, "open key:"},
+		{"put OUT DIR/LOCK MISSING", exitError, "MISSING"},
+		{"put OUT DIR", exitError, "is a directory"},
+		{"put OUT", exitUsage, "<file>"},
+		{"put OUT -", exitUsage, "--key"},
+		{"put OUT --key key", exitUsage, "<file>"},
+		{"put OUT --key key DIR/LOCK DIR/LOCK", exitUsage, "for one file"},
+		{"put OUT DIR/LOCK LOCK", exitUsage, `both be stored as "LOCK"`},
+		{"put OUT --key EMPTY DIR/LOCK", exitUsage, "1 to 65535"},
 		{"serve DIR --listen 0.0.0.0:0", exitError, "loopback"},
 		{"serve DIR --listen 127.0.0.1:0 --metrics 0.0.0.0:0", exitError, "metrics: listen on 0.0.0.0:0: not a loopback"},
 		{"serve DIR --listen 127.0.0.1:0 --metrics 127.0.0.1", exitError, "metrics: "},

@@ -112,7 +112,7 @@ func TestServe(t *testing.T) {
 	if got := objects[server.StoreStats](t, mustRun(t, "stat", dir, "--json"))[0]; got.Keys != 300 {
 		t.Errorf("stat beside the server: %+v", got)
 	}
-	for _, args := range [][]string{{"rm", dir, "dir0/file0"}, {"put", dir, "key", os.DevNull}, {"import", dir, tmp}, {"serve", dir}} {
+	for _, args := range [][]string{{"rm", dir, "dir0/file0"}, {"put", dir, "--key", "key", os.DevNull}, {"import", dir, tmp}, {"serve", dir}} {
 		r := crowfly(args...)
 		if r.code != exitError || !strings.Contains(r.err, dir+" is locked by another writer"+c.named()+"; is `crowfly serve` running? use curl -T") {
 			t.Errorf("%s beside the server: exit code %d: %s", args[0], r.code, r.err)

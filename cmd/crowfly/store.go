@@ -20,6 +20,14 @@ func checkKey(key string) error {
 	return nil
 }
 
+// checkSize refuses what no store can hold.
+func checkSize(n int64) error {
+	if n > db.MaxValue {
+		return fmt.Errorf("%w of %d bytes: it has %d", db.ErrValueTooLarge, int64(db.MaxValue), n)
+	}
+	return nil
+}
+
 // openReader opens a store for reading only. It works beside a writer in
 // another process and creates nothing. A directory that no writer has ever
 // opened is no store: a backup of the wrong path must not look like one of an

@@ -17,7 +17,7 @@ func TestStoreIsLeftAlone(t *testing.T) {
 		code := run(args, strings.NewReader(stdin), &out, &out)
 		return code, out.String()
 	}
-	if code, out := crowfly("evil", "put", "st", "st/0000000000000001.seg"); code != 0 {
+	if code, out := crowfly("evil", "put", "st", "--key", "st/0000000000000001.seg", "-"); code != 0 {
 		t.Fatal(out)
 	}
 	before, err := os.ReadFile(filepath.Join("st", "0000000000000001.seg"))

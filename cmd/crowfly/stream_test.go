@@ -69,7 +69,7 @@ func TestLargeValue(t *testing.T) {
 		_, err := io.Copy(w, bytes.NewReader(value))
 		w.CloseWithError(err)
 	}()
-	put := crowflyWith(r, "put", dir, "large", "-", "--json")
+	put := crowflyWith(r, "put", dir, "--key", "large", "-", "--json")
 	if put.code != exitOK {
 		t.Fatalf("exit code %d: %s", put.code, put.err)
 	}
@@ -84,7 +84,7 @@ func TestLargeValue(t *testing.T) {
 	if got := mustRead(t, copied); got != string(value) {
 		t.Errorf("%d other bytes in the file", len(got))
 	}
-	mustRun(t, "put", dir, "from file", copied)
+	mustRun(t, "put", dir, "--key", "from file", copied)
 	if got := mustRun(t, "get", dir, "from file", "--range", "20000000-20000009"); got != string(value[20000000:20000010]) {
 		t.Errorf("%q", got)
 	}
@@ -128,7 +128,7 @@ func TestPutConditions(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
 	large := random(17 << 20)
 	put := func(value string, flags ...string) result {
-		return crowflyWith(strings.NewReader(value), append([]string{"put", dir, "key", "--json"}, flags...)...)
+		return crowflyWith(strings.NewReader(value), append([]string{"put", dir, "--key", "key", "-", "--json"}, flags...)...)
 	}
 	first := put("1", "--if-absent")
 	if first.code != exitOK {
@@ -146,7 +146,7 @@ func TestPutConditions(t *testing.T) {
 			}
 		}
 	}
-	if r := crowflyWith(strings.NewReader("4"), "put", dir, "other", "--if-match", version); r.code != exitCondition {
+	if r := crowflyWith(strings.NewReader("4"), "put", dir, "--key", "other", "-", "--if-match", version); r.code != exitCondition {
 		t.Errorf("exit code %d: %s", r.code, r.err)
 	}
 	if got := mustRun(t, "get", dir, "key"); got != string(large) {
@@ -160,7 +160,7 @@ func TestPutConditionEarly(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
 	mustPut(t, dir, "key", "value")
 	endless := &zeros{}
-	if r := crowflyWith(endless, "put", dir, "key", "--if-absent"); r.code != exitCondition {
+	if r := crowflyWith(endless, "put", dir, "--key", "key", "-", "--if-absent"); r.code != exitCondition {
 		t.Errorf("exit code %d: %s", r.code, r.err)
 	}
 	if endless.read > 4*putAhead {
@@ -189,7 +189,7 @@ func TestPutRestOfFile(t *testing.T) {
 	if _, err := f.Seek(8, io.SeekStart); err != nil {
 		t.Fatal(err)
 	}
-	if r := crowflyWith(f, "put", dir, "key"); r.code != exitOK {
+	if r := crowflyWith(f, "put", dir, "--key", "key", "-"); r.code != exitOK {
 		t.Fatal(r)
 	}
 	if got := mustRun(t, "get", dir, "key"); got != "the rest" {
@@ -230,7 +230,7 @@ func TestShrinkingFile(t *testing.T) {
 	large := filepath.Join(tree, "large")
 
 	sparse(t, large, 2<<30)
-	r := shrinkWhileRead(t, dir, large, "put", dir, "key", large)
+	r := shrinkWhileRead(t, dir, large, "put", dir, "--key", "key", large)
 	if r.code != exitError || !strings.Contains(r.err, "large changed while it was read") {
 		t.Errorf("exit code %d: %s", r.code, r.err)
 	}
@@ -281,7 +281,7 @@ func TestInterruptPut(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "store")
 			mustPut(t, dir, "key", "old")
-			c, in := startPiped(t, "put", dir, "key")
+			c, in := startPiped(t, "put", dir, "--key", "key", "-")
 			if _, err := in.Write(random(n)); err != nil {
 				t.Fatal(err)
 			}
@@ -388,7 +388,7 @@ func TestKillPut(t *testing.T) {
 // at some moment.
 func putPiped(t *testing.T, dir string, value []byte, moment time.Duration) (code int) {
 	t.Helper()
-	c, in := startPiped(t, "put", dir, "key")
+	c, in := startPiped(t, "put", dir, "--key", "key", "-")
 	kill := time.AfterFunc(moment, func() { c.Process.Kill() })
 	defer kill.Stop()
 	in.Write(value) // fails if the child is gone

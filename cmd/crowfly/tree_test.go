@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -388,4 +390,60 @@ func TestRealTree(t *testing.T) {
 	mustRun(t, "export", dir, out)
 	t.Log("import and export took", time.Since(begin))
 	sameTree(t, tree, out)
+}
+
+// TestImportOddDates promises that a file whose date the store can't hold is stored
+// with the nearest that it can, and keeps no other from being stored.
+func TestImportOddDates(t *testing.T) {
+	tmp := t.TempDir()
+	tree, dir := filepath.Join(tmp, "tree"), filepath.Join(tmp, "store")
+	if err := os.Mkdir(tree, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		name := filepath.Join(tree, fmt.Sprint("f", i))
+		if err := os.WriteFile(name, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if at := time.Unix(9223372037, 0); i == 7 {
+			if err := os.Chtimes(name, at, at); err != nil {
+				t.Skipf("the file system has no such date: %v", err)
+			}
+		}
+	}
+	mustRun(t, "import", dir, tree)
+	if out := mustRun(t, "ls", dir); strings.Count(out, "\n") != 20 {
+		t.Errorf("stored: %q", out)
+	}
+	mustRun(t, "put", dir, filepath.Join(tree, "f7"))
+}
+
+// TestBatcherInvalid promises that a value which turns out in the batch to be no
+// fit for a store is reported, and all others are stored.
+func TestBatcherInvalid(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	store, err := openWriter(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	var talk strings.Builder
+	e := &env{out: bufio.NewWriter(io.Discard), err: &talk}
+	b := &batcher{store: store, report: newReport(e, "files", false, false), event: "stored"}
+	odd := &db.Metadata{ModTime: time.Unix(1<<40, 0)}
+	for i := range 10 {
+		var meta *db.Metadata
+		if i == 3 {
+			meta = odd
+		}
+		if err := b.add(fmt.Sprint("k", i), []byte("v"), meta); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.flush(); err != nil {
+		t.Fatal(err)
+	}
+	if b.report.files != 9 || len(b.report.failed) != 1 || b.report.failed[0].key != "k3" {
+		t.Errorf("%d stored, failed %v", b.report.files, b.report.failed)
+	}
 }

@@ -25,7 +25,7 @@ func TestPutAndGet(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	mustRun(t, "put", dir, "a/file", source)
+	mustRun(t, "put", dir, "--key", "a/file", source)
 	mustPut(t, dir, "piped.json", "{}")
 	mustPut(t, dir, "empty", "")
 	mustPut(t, dir, "-dash", "-")
@@ -53,7 +53,7 @@ func TestPutAndGet(t *testing.T) {
 
 func TestPutJSON(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
-	r := crowflyWith(strings.NewReader("<svg/>"), "put", dir, "k&y", "--content-type", "image/svg+xml", "--json")
+	r := crowflyWith(strings.NewReader("<svg/>"), "put", dir, "--key", "k&y", "-", "--content-type", "image/svg+xml", "--json")
 	got := objects[jsonValue](t, r.out)[0]
 	listed := objects[jsonValue](t, mustRun(t, "ls", dir, "--json"))[0]
 	if got.Version != listed.Version || !got.Modified.Equal(listed.Modified) {
@@ -71,7 +71,7 @@ func TestPutTooLarge(t *testing.T) {
 	tmp := t.TempDir()
 	dir, large := filepath.Join(tmp, "store"), filepath.Join(tmp, "large")
 	sparse(t, large, db.MaxValue+1)
-	r := crowfly("put", dir, "key", large)
+	r := crowfly("put", dir, "--key", "key", large)
 	if r.code != exitError || !strings.Contains(r.err, `"key"`) || !strings.Contains(r.err, "1099511627776") {
 		t.Errorf("exit code %d: %s", r.code, r.err)
 	}
@@ -262,5 +262,62 @@ func TestFormatBytes(t *testing.T) {
 		if got := formatBytes(n); got != want {
 			t.Errorf("%d is %s", n, got)
 		}
+	}
+}
+
+// TestPutFiles promises that files are stored under their names, all or, if one
+// can't be opened, none.
+func TestPutFiles(t *testing.T) {
+	tmp := t.TempDir()
+	dir := filepath.Join(tmp, "store")
+	var files []string
+	for _, name := range []string{"hello.txt", "b.bin"} {
+		file := filepath.Join(tmp, name)
+		if err := os.WriteFile(file, []byte("in "+name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, file)
+	}
+	if r := crowfly("put", dir, files[0], filepath.Join(tmp, "none")); r.code != exitError {
+		t.Errorf("a missing file: exit code %d", r.code)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Error("a store was created for nothing")
+	}
+	mustRun(t, "put", dir, files[0], files[1])
+	if out := mustRun(t, "ls", dir); out != "b.bin\nhello.txt\n" {
+		t.Errorf("keys %q", out)
+	}
+	if out := mustRun(t, "get", dir, "hello.txt"); out != "in hello.txt" {
+		t.Errorf("value %q", out)
+	}
+}
+
+// TestPutNothing promises that a standard input which nothing was meant to come
+// from does not replace a value by nothing.
+func TestPutNothing(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	mustPut(t, dir, "key", "before")
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	closed, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	for _, in := range []*os.File{null, closed} {
+		if r := crowflyWith(in, "put", dir, "--key", "key", "-"); r.code != exitError || !strings.Contains(r.err, "standard input") {
+			t.Errorf("exit code %d: %s", r.code, r.err)
+		}
+	}
+	if out := mustRun(t, "get", dir, "key"); out != "before" {
+		t.Errorf("the value is %q now", out)
+	}
+	mustRun(t, "put", dir, "--key", "key", os.DevNull) // by name it is a file like others
+	if out := mustRun(t, "get", dir, "key"); out != "" {
+		t.Errorf("the value is %q now", out)
 	}
 }
