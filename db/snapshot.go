@@ -140,9 +140,10 @@ func (s *Snapshot) why(err error) error {
 }
 
 // goneFrom names the error of a large value whose file, which the record at off
-// names, is missing. The snapshot of a follower can't keep what a writer in
-// another process removes; any other keeps it unless it had to let go meanwhile,
-// and so has lost it.
+// names, is missing. A snapshot keeps it as long as its store is open, unless it
+// had to let go, so then the file is lost. But a follower can't keep what a writer
+// in another process removes, nor can a store that was closed keep what a later
+// run removes.
 func (s *Snapshot) goneFrom(seg *segment.Segment, off int64, err error) error {
 	if !isNotExist(err) {
 		return err
@@ -150,7 +151,7 @@ func (s *Snapshot) goneFrom(seg *segment.Segment, off int64, err error) error {
 	if err := s.ended(); err != nil {
 		return err
 	}
-	if s.db.opts.ReadOnly {
+	if s.db.opts.ReadOnly || s.db.closed() {
 		return fmt.Errorf("%w: %v", ErrSnapshotExpired, err)
 	}
 	return seg.Damage(off, err.Error())

@@ -49,6 +49,8 @@ const (
 	sawHandles  = "closed with open handles"
 	sawHint     = "opened by hints"
 
+	sawOutlivedExpire = "a snapshot outlived its store and a file it needs"
+
 	sawHintAfterCut = "recovered by hints"
 )
 

@@ -27,7 +27,7 @@ const syncAndMark = defaultSyncEvery + watermark // the timers have done their w
 var shortSettings = []db.Options{
 	{Sync: db.SyncAlways, SegmentSize: 4 << 10},
 	{Sync: db.SyncNever, SegmentSize: 4 << 10},
-	{Sync: db.SyncInterval, SegmentSize: 4 << 10, BlobSize: 4000},
+	{Sync: db.SyncInterval, SegmentSize: 4 << 10, BlobSize: 4 << 10},
 }
 
 // TestCrashExhaustive promises what TestCrash does, for all histories of up to

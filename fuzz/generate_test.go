@@ -16,6 +16,7 @@ var (
 	modelMix  = writeMix.and(mix{
 		opRead: 8, opHold: 4, opSnapshot: 3, opList: 8, opFollow: 2, opRefresh: 4, opRefused: 2,
 	})
+	outliveMix = mix{opPut: 20, opDelete: 8, opCompact: 5, opReopen: 8, opSnapshot: 6, opHold: 4, opFollow: 2, opRefresh: 4}
 )
 
 // and adds the kinds of another mix.
@@ -42,6 +43,7 @@ type generator struct {
 	keys    int // use so many of keys
 	segment int // segment size, which the largest values exceed three times
 	mix     mix
+	blobs   bool // half of the values get files of their own, with a BlobSize of 4 KiB
 }
 
 // history draws n operations.
@@ -97,6 +99,9 @@ func (g generator) operation(kind opKind) operation {
 // size draws mostly tiny sizes, some of several sectors, and a few that need a
 // segment of their own.
 func (g generator) size() int {
+	if g.blobs && g.IntN(2) == 0 {
+		return 4<<10 + g.IntN(4<<10)
+	}
 	switch n := g.IntN(100); {
 	case n < 5:
 		return 0

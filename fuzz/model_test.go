@@ -1,6 +1,7 @@
 package fuzz
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -74,6 +75,33 @@ func TestModel(t *testing.T) {
 	}
 	t.Logf("%d histories: %v", histories, seen)
 	if missing := seen.missing(modelCoverage()); histories >= modelHistories && len(missing) > 0 && !t.Failed() {
+		t.Errorf("no history came through %q", missing)
+	}
+}
+
+// TestReadersOutliveStore promises that what readers hold of a store which was closed
+// stays readable or has expired while later runs delete, overwrite and compact, and
+// never looks like damage. Method: histories as those of TestModel, of values that
+// get files of their own, and of many starts with open readers.
+func TestReadersOutliveStore(t *testing.T) {
+	seen := make(coverage)
+	for seed := range uint64(number(t, "CROWFLY_HISTORIES", 48)) {
+		g := generator{Rand: rand.New(rand.NewPCG(seed, 2)), keys: len(keys), segment: 4 << 10, mix: outliveMix, blobs: true}
+		for _, opts := range []db.Options{
+			{SegmentSize: 4 << 10, BlobSize: 4 << 10},
+			{SegmentSize: 64 << 10, BlobSize: 4 << 10, Sync: db.SyncNever, Verify: db.VerifyAlways},
+		} {
+			s := newSession(simdisk.New(), opts, len(keys), newReference())
+			s.seen = seen
+			err := errors.Join(s.run(g.history(modelOps), func() error { return nil }), s.closeOutlived())
+			s.leave()
+			if err != nil {
+				t.Fatalf("seed %d, %+v: %v", seed, opts, err)
+			}
+		}
+	}
+	t.Log(seen)
+	if missing := seen.missing([]string{sawBlob, sawHandles, sawOutlivedExpire}); len(missing) > 0 {
 		t.Errorf("no history came through %q", missing)
 	}
 }

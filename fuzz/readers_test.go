@@ -120,6 +120,64 @@ func (s *session) closeReaders() error {
 	return errors.Join(append(errs, s.unfollow())...)
 }
 
+// outlived are the readers that stay open when their store is closed, while the
+// history goes on with the next run.
+type outlived struct {
+	values    []heldValue
+	snapshots []takenSnapshot
+}
+
+// outlive lets the readers of a store that was closed stay open, in place of those
+// from earlier. They are looked at when these go: what was read before is in memory.
+func (s *session) outlive() error {
+	err := errors.Join(s.closeOutlived(), s.unfollow())
+	s.outlived = outlived{s.values, s.snapshots}
+	s.values, s.snapshots = nil, nil
+	return err
+}
+
+// checkOutlived compares what the readers of closed stores see. A Value has its
+// bytes. A snapshot has those of each value, or has expired as far as that goes,
+// if a later run has removed the file.
+func (s *session) checkOutlived() error {
+	for _, h := range s.outlived.values {
+		if err := s.checkValue(h.value, h.want); err != nil {
+			return fmt.Errorf("after Close: %w", err)
+		}
+	}
+	for _, t := range s.outlived.snapshots {
+		for k := range keys[:s.keys] {
+			var found uint16
+			b, err := t.snap.Get(nil, keyBytes[k])
+			switch {
+			case errors.Is(err, db.ErrSnapshotExpired):
+				s.seen.note(sawOutlivedExpire)
+				continue
+			case err == nil:
+				found, err = s.ref.number(b)
+			case errors.Is(err, db.ErrNotFound):
+				err = nil
+			}
+			if err != nil || found != t.want[k] {
+				return fmt.Errorf("after Close, a snapshot finds v%d for key %d, should be v%d (%v)", found, k, t.want[k], err)
+			}
+		}
+	}
+	return nil
+}
+
+func (s *session) closeOutlived() error {
+	err := s.checkOutlived()
+	for _, t := range s.outlived.snapshots {
+		err = errors.Join(err, t.snap.Close())
+	}
+	for _, h := range s.outlived.values {
+		err = errors.Join(err, h.value.Close())
+	}
+	s.outlived = outlived{}
+	return err
+}
+
 // checkSnapshot compares a snapshot key by key and in every direction.
 func (s *session) checkSnapshot(snap *db.Snapshot, want state) error {
 	found, err := s.read(snap.Get)

@@ -535,6 +535,12 @@ var sabotages = []sabotage{
 		test: "TestRepairCutOffThenOpen",
 		pkg:  "db",
 	}, {
+		name: "a snapshot of a closed store takes what a later run removed for damage",
+		file: "db/snapshot.go",
+		old:  "	if s.db.opts.ReadOnly || s.db.closed() {\n",
+		new:  "	if s.db.opts.ReadOnly {\n",
+		test: "TestReadersOutliveStore",
+	}, {
 		name: "a full disk has no name",
 		file: "segment/vfs/space.go",
 		old:  "		return fmt.Errorf(\"%w: %w\", ErrNoSpace, err)\n",

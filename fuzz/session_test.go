@@ -33,6 +33,7 @@ type session struct {
 	store     *db.DB
 	values    []heldValue
 	snapshots []takenSnapshot
+	outlived  outlived
 	follower  follower
 
 	batch      db.Batch              // used again and again
@@ -243,7 +244,12 @@ func (s *session) close(late bool) error {
 		return fmt.Errorf("close: %w", s.explain(err))
 	}
 	s.ref.stopped()
-	return errors.Join(s.closeReaders(), s.checkClosed())
+	if late {
+		err = s.outlive()
+	} else {
+		err = s.closeReaders()
+	}
+	return errors.Join(err, s.checkClosed())
 }
 
 // checkClosed sees to it that a closed store says so.
@@ -276,7 +282,7 @@ func (s *session) compact(operation) error {
 // kill leaves the store as the end of the process would, and opens it anew.
 // What a failed sync has lost may be gone from the cache by then.
 func (s *session) kill(op operation) error {
-	if err := s.calmly(s.closeReaders); err != nil {
+	if err := s.calmly(func() error { return errors.Join(s.closeReaders(), s.closeOutlived()) }); err != nil {
 		return err
 	}
 	next, err := clone(s.disk)
