@@ -76,10 +76,15 @@ func Open(dir string, o *Options) (*DB, error) {
 func openStore(dir string, opts Options) (*DB, error) {
 	fsys := opts.FS
 	if fsys == nil {
-		d, err := vfs.OpenDir(dir, !opts.ReadOnly)
+		var d *vfs.Dir
+		err := vfs.AfterCollection(opts.Collect, func() (err error) {
+			d, err = vfs.OpenDir(dir, !opts.ReadOnly)
+			return err
+		})
 		if err != nil {
 			return nil, err
 		}
+		d.Collect = opts.Collect
 		fsys = d
 	}
 	db := &DB{
@@ -108,7 +113,9 @@ func openStore(dir string, opts Options) (*DB, error) {
 // Close waits for the writes under way, makes everything durable and releases
 // the lock. Reads that have begun may end, and what open handles hold stays
 // valid; mappings go when the last of them does. It returns ErrOpenHandles,
-// with the store closed, if there are such handles. A second Close does nothing.
+// with the store closed, if there are such handles. If there are none it forces a
+// collection, see Options.Collect, and waits up to 0.1 s, so that the descriptors
+// and mappings are gone on return. A second Close does nothing.
 func (db *DB) Close() error {
 	if db.opts.ReadOnly {
 		return db.closeFollower()
@@ -123,7 +130,22 @@ func (db *DB) Close() error {
 	err := writeError(db.finish())
 	db.manifests.Unprepare() // unless the last edit has used it
 	db.index.Close()
-	return errors.Join(err, db.unlock(), db.handles.stillOpen())
+	err = errors.Join(err, db.unlock())
+	return errors.Join(err, db.letFilesGo())
+}
+
+// letFilesGo has the descriptors and mappings of a closed store go at once, which
+// takes a collection, unless handles are open. It reports these.
+func (db *DB) letFilesGo() error {
+	if err := db.handles.stillOpen(); err != nil {
+		return err
+	}
+	db.writer.active, db.writer.spare = nil, nil
+	db.blobs.cache.Clear()
+	if d, ok := db.fs.(*vfs.Dir); ok {
+		d.Settle()
+	}
+	return nil
 }
 
 // closed reports whether Close has come as far as to refuse reads.

@@ -57,7 +57,7 @@ func (db *DB) closeFollower() error {
 	}
 	db.follow.stop()
 	db.index.Close()
-	return db.handles.stillOpen()
+	return db.letFilesGo()
 }
 
 func (db *DB) followTimer() {

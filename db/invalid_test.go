@@ -21,7 +21,6 @@ func TestOptionsAreObeyedOrRefused(t *testing.T) {
 		{"Options.Sync", Options{Sync: 99}},
 		{"Options.Sync", Options{Sync: -1}},
 		{"Options.SyncEvery", Options{Sync: SyncInterval, SyncEvery: -1}},
-		{"Options.SyncEvery", Options{SyncEvery: time.Second}},
 		{"Options.SegmentSize", Options{SegmentSize: -5}},
 		{"Options.SegmentSize", Options{SegmentSize: minSegmentSize - 1}},
 		{"Options.SegmentSize", Options{SegmentSize: maxSegmentSize + 1}},

@@ -76,7 +76,7 @@ type Options struct {
 	ReadOnly bool
 
 	Sync      SyncMode
-	SyncEvery time.Duration // for SyncInterval alone, 100 ms by default
+	SyncEvery time.Duration // for SyncInterval, 100 ms by default
 
 	// SegmentSize is how long a segment file may get, 4 KiB to 256 MiB,
 	// 64 MiB by default. A larger batch gets a file of its own size.
@@ -104,8 +104,9 @@ type Options struct {
 	MaxPinned int64
 
 	// Collect forces a collection, which lets go of removed files that nobody
-	// reads any more; by default runtime.GC. It is called rarely. A program
-	// that wants none has it do nothing, at the price of disk space.
+	// reads any more, and of descriptors when these have run out; by default
+	// runtime.GC. It is called rarely, and by Close. A program that wants none
+	// has it do nothing, at the price of disk space and descriptors.
 	Collect func()
 
 	// FS is the directory to use instead of the one named in Open, for tests.
@@ -161,8 +162,6 @@ func (o *Options) check() error {
 		return optionError("Options.Sync", int(o.Sync), "SyncDefault, SyncAlways, SyncInterval or SyncNever")
 	case o.SyncEvery < 0:
 		return optionError("Options.SyncEvery", o.SyncEvery, "a positive time")
-	case o.SyncEvery > 0 && o.Sync != SyncInterval:
-		return optionError("Options.SyncEvery", o.SyncEvery, "left out unless Sync is SyncInterval")
 	case o.SegmentSize != 0 && (o.SegmentSize < minSegmentSize || o.SegmentSize > maxSegmentSize):
 		return optionError("Options.SegmentSize", o.SegmentSize, fmt.Sprintf("%d to %d bytes", minSegmentSize, maxSegmentSize))
 	case o.BlobSize != 0 && (o.BlobSize < minBlobSize || o.BlobSize > maxBlobSize):

@@ -198,6 +198,15 @@ func (c *BlobCache) Forget(id ID) {
 	c.forget(id)
 }
 
+// Clear drops all blobs.
+func (c *BlobCache) Clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.order.Len() > 0 {
+		c.drop(c.order.Back())
+	}
+}
+
 func (c *BlobCache) forget(id ID) {
 	if e, ok := c.files[id]; ok {
 		c.drop(e)

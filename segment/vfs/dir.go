@@ -20,6 +20,11 @@ import (
 // descriptor of the directory. When the directory is moved, the Dir moves with
 // it, and a directory that takes its place is not touched.
 type Dir struct {
+	// Collect forces a collection, see AfterCollection. It is set before the Dir
+	// is used, or nil for none.
+	Collect func()
+
+	files  atomic.Int64          // that are open, as far as collections have shown
 	path   string                // when it was opened, for messages
 	root   *os.Root              // closed by the collector, like handle
 	handle *os.File              // the same directory
@@ -117,11 +122,15 @@ func (d *Dir) open(op, name string, flag int) (*file, error) {
 	if err := d.plain(op, name); err != nil {
 		return nil, err
 	}
-	f, err := d.root.OpenFile(name, flag, 0o644)
+	var f *os.File
+	err := AfterCollection(d.Collect, func() (err error) {
+		f, err = d.root.OpenFile(name, flag, 0o644)
+		return err
+	})
 	if err != nil {
 		return nil, d.fail(err, op, name)
 	}
-	return newFile(f, name, d.join(name)), nil
+	return newFile(f, d, name), nil
 }
 
 // Rename implements [FS].

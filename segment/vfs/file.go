@@ -10,6 +10,7 @@ import (
 // file_other.go.
 type file struct {
 	handle *handle
+	dir    *Dir
 	name   string
 	path   string
 }
@@ -18,15 +19,23 @@ type file struct {
 type handle struct {
 	atomic.Pointer[os.File]
 	lent atomic.Bool // others than this package have had it
+	dir  *Dir
 }
 
 var _ File = (*file)(nil)
 
-func newFile(f *os.File, name, path string) *file {
-	n := &file{handle: new(handle), name: name, path: path}
+func newFile(f *os.File, d *Dir, name string) *file {
+	n := &file{handle: &handle{dir: d}, dir: d, name: name, path: d.join(name)}
 	n.handle.Store(f)
-	Own(n, bury, n.handle)
+	d.files.Add(1)
+	Own(n, release, n.handle)
 	return n
+}
+
+// release closes what a [File] that nothing uses any more has left open.
+func release(h *handle) {
+	bury(h)
+	h.dir.files.Add(-1)
 }
 
 func (f *file) Name() string { return f.name }
@@ -73,7 +82,12 @@ func (f *file) Map(size int64) (*Mapping, error) {
 	if err != nil {
 		return nil, err
 	}
-	return mapFile(h, size)
+	var m *Mapping
+	err = AfterCollection(f.dir.Collect, func() (err error) {
+		m, err = mapFile(h, size)
+		return err
+	})
+	return m, err
 }
 
 func (f *file) OS() *os.File {

@@ -85,7 +85,11 @@ func (l *heldLock) release() error {
 
 // tryLock asks once.
 func (d *Dir) tryLock(name string) (*heldLock, error) {
-	f, err := d.root.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
+	var f *os.File
+	err := AfterCollection(d.Collect, func() (err error) {
+		f, err = d.root.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
+		return err
+	})
 	if err != nil {
 		return nil, d.fail(err, "open", name)
 	}
