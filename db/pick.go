@@ -235,37 +235,54 @@ func (db *DB) oldestRange(room int64) (inputs []*segment.Segment) {
 }
 
 const (
-	foldRatio   = 4 // a segment is folded with those behind it up to this many times their size
+	foldRatio   = 4 // a segment is folded with newer ones up to this many times their size
 	foldMinimum = 2
 )
 
-// pickFold chooses small segments of earlier runs, which every run leaves one
-// of. Going back from the newest, a segment joins while it is not much larger
-// than all behind it together, as in a binary counter: the number of small
-// segments stays logarithmic and no byte is copied more often than that.
+// pickFold chooses small segments of earlier runs, which every run leaves one of.
+// It is called once a run.
 func (db *DB) pickFold() (inputs []*segment.Segment) {
-	segs, open := db.manifests.Current().Segments, db.index.Segments()
+	open := db.index.Segments()
 	if open == nil {
 		return nil
 	}
+	for _, id := range chooseFold(db.manifests.Current().Segments, db.segmentSize()) {
+		inputs = append(inputs, open.Find(id))
+	}
+	return inputs
+}
+
+// chooseFold divides the small segments into groups of neighbours and returns the
+// group with the most segments, of these the newest, or nil if none has two. Going
+// back from the newest segment, one joins a group while it is not much larger than
+// all of that group together, as in a binary counter, and else begins the next
+// group. So no byte is copied more often than the logarithm of the sizes says, and
+// as each group is folded in turn, no more segments than that are left, in
+// whatever order segments of which size have come.
+func chooseFold(segs []manifest.Entry, most int64) (best []segment.ID) {
+	var group []segment.ID
 	var size int64
-	most := db.segmentSize()
 	for i := len(segs) - 1; i >= 0; i-- {
 		e := segs[i]
 		if e.Active {
 			continue
 		}
-		if e.Length > most/foldRatio || len(inputs) > 0 && e.Length > foldRatio*size ||
-			size+e.Length > most {
-			break
+		small := e.Length <= most/foldRatio
+		if !small || len(group) > 0 && e.Length > foldRatio*size || size+e.Length > most {
+			group, size = nil, 0
 		}
-		inputs = append(inputs, open.Find(e.ID))
-		size += e.Length
+		if small {
+			group = append(group, e.ID)
+			size += e.Length
+		}
+		if len(group) > len(best) {
+			best = group
+		}
 	}
-	if len(inputs) < foldMinimum {
+	if len(best) < foldMinimum {
 		return nil
 	}
-	return inputs
+	return best
 }
 
 // compactJob is what one call of Compact has to do.
