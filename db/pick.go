@@ -252,7 +252,7 @@ func (db *DB) pickFold() (inputs []*segment.Segment) {
 	return inputs
 }
 
-// chooseFold divides the small segments into groups of neighbours and returns the
+// chooseFold divides the small segments into groups and returns the
 // group with the most segments, of these the newest, or nil if none has two. Going
 // back from the newest segment, one joins a group while it is not much larger than
 // all of that group together, as in a binary counter, and else begins the next
@@ -264,17 +264,14 @@ func chooseFold(segs []manifest.Entry, most int64) (best []segment.ID) {
 	var size int64
 	for i := len(segs) - 1; i >= 0; i-- {
 		e := segs[i]
-		if e.Active {
+		if e.Active || e.Length > most/foldRatio {
 			continue
 		}
-		small := e.Length <= most/foldRatio
-		if !small || len(group) > 0 && e.Length > foldRatio*size || size+e.Length > most {
+		if len(group) > 0 && e.Length > foldRatio*size || size+e.Length > most {
 			group, size = nil, 0
 		}
-		if small {
-			group = append(group, e.ID)
-			size += e.Length
-		}
+		group = append(group, e.ID)
+		size += e.Length
 		if len(group) > len(best) {
 			best = group
 		}

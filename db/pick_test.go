@@ -29,7 +29,7 @@ func TestChooseFold(t *testing.T) {
 		{"one too large for the newer one", []int64{41, 10}, nil},
 		{"one just small enough", []int64{40, 10}, []segment.ID{2, 1}},
 		{"large ones stay", []int64{900, 251, 10, 10}, []segment.ID{4, 3}},
-		{"large ones divide", []int64{10, 10, 10, 900, 10, 10}, []segment.ID{3, 2, 1}},
+		{"large ones do not divide", []int64{10, 10, 10, 900, 10, 10}, []segment.ID{6, 5, 3, 2, 1}},
 		{"no more than a segment holds", []int64{250, 250, 250, 250, 250}, []segment.ID{5, 4, 3, 2}},
 		{"many older ones before two tiny new ones", []int64{100, 100, 100, 1, 1}, []segment.ID{3, 2, 1}},
 		{"the newest of two as many", []int64{100, 100, 1, 1}, []segment.ID{4, 3}},
