@@ -21,7 +21,7 @@ import (
 func TestWatermarkIsDurable(t *testing.T) {
 	for seed := range uint64(40) {
 		disk := simdisk.New()
-		db := open(t, "", &Options{FS: disk})
+		db := open(t, "", &Options{FS: disk, SegmentSize: 1 << 20}) // 40 of the default size don't fit 32 bits
 		mustPut(t, db, "a", "first")
 		mustPut(t, db, "b", "last value")
 		disk.Advance(time.Second)

@@ -135,9 +135,22 @@ func (db *DB) openStray(m *manifest.List, id segment.ID) (*segment.Segment, erro
 	case h.Store != m.Store:
 		return nil, &CorruptError{Path: path, Offset: 16, Reason: fmt.Sprintf("file of another store (%v)", h.Store)}
 	}
-	seg, err := segment.Open(db.fs, id, m.Store, segment.WholeFile, 0)
+	seg, err := db.openSegment(id, m.Store, segment.WholeFile, 0)
 	if isNotExist(err) {
 		return nil, nil // its writer has just removed it
+	}
+	return seg, err
+}
+
+// openSegment opens a segment, if need be after a collection that gives mappings
+// back.
+func (db *DB) openSegment(id segment.ID, store segment.StoreID, length, capacity int64) (seg *segment.Segment, err error) {
+	open := func() bool {
+		seg, err = segment.Open(db.fs, id, store, length, capacity)
+		return !outOfPlaces(err)
+	}
+	if !open() {
+		db.collectUntil(open)
 	}
 	return seg, err
 }
@@ -145,7 +158,7 @@ func (db *DB) openStray(m *manifest.List, id segment.ID) (*segment.Segment, erro
 // openNamed opens a segment that the manifest names. capacity is for one that
 // somebody else still writes.
 func (db *DB) openNamed(m *manifest.List, e *manifest.Entry, length, capacity int64) (*segment.Segment, error) {
-	seg, err := segment.Open(db.fs, e.ID, m.Store, length, capacity)
+	seg, err := db.openSegment(e.ID, m.Store, length, capacity)
 	if isNotExist(err) {
 		return nil, &CorruptError{
 			Path:   filepath.Join(db.fs.Path(), e.ID.FileName()),

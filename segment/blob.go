@@ -265,14 +265,14 @@ func (f *blobFile) load(b *Blob) error {
 // mapTable maps the file and returns the table in it, or else a copy.
 func (f *blobFile) mapTable(from, to int64) (ChunkTable, error) {
 	err := vfs.ErrNoMaps
-	if !vfs.MapsScarce() {
+	if !vfs.MapsScarce(to) {
 		f.m, err = f.file.Map(to)
 	}
 	switch {
 	case err == nil:
 		return ChunkTable(f.m.Bytes()[from:to:to]), nil
 	case !errors.Is(err, vfs.ErrNoMaps):
-		return nil, fmt.Errorf("map %s: %w", f.path, err)
+		return nil, err // it names the file
 	}
 	table := make([]byte, to-from)
 	if _, err := f.file.ReadAt(table, from); err != nil {

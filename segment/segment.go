@@ -70,7 +70,7 @@ func Open(fsys vfs.FS, id ID, store StoreID, length, capacity int64) (*Segment, 
 	m, err := file.Map(max(capacity, length))
 	if err != nil {
 		file.Close()
-		return nil, fmt.Errorf("map %s: %w", path, err)
+		return nil, err // it names the file
 	}
 	return newSegment(id, header, file, path, m, length), nil
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"runtime"
 	"slices"
+	"strconv"
 	"sync/atomic"
 
 	"github.com/cespare/xxhash/v2"
@@ -56,6 +57,9 @@ func (p *Payload) Slice(from, n int64) ([]byte, error) {
 	if p.Mapped() {
 		return p.bytes[from : from+n : from+n], nil
 	}
+	if err := fitsMemory(n); err != nil {
+		return nil, err
+	}
 	b := make([]byte, n)
 	return b, p.ReadAt(b, from)
 }
@@ -80,6 +84,9 @@ func (p *Payload) ReadAt(b []byte, from int64) error {
 // Append appends a copy of the value to dst and verifies the copy.
 func (p *Payload) Append(dst []byte) ([]byte, error) {
 	const step = 4 << 20
+	if err := fitsMemory(int64(len(dst)) + p.Size); err != nil {
+		return dst, err
+	}
 	whole := slices.Grow(dst, int(p.Size))[:len(dst)+int(p.Size)]
 	value := whole[len(dst):]
 	for from := int64(0); from < p.Size; from += step {
@@ -97,6 +104,14 @@ func (p *Payload) Append(dst []byte) ([]byte, error) {
 		return dst, err
 	}
 	return whole, nil
+}
+
+// fitsMemory refuses a slice that a process of 32 bits can't have.
+func fitsMemory(n int64) error {
+	if int64(int(n)) != n {
+		return fmt.Errorf("%d bytes are more than a slice holds in a %d-bit process, read parts", n, strconv.IntSize)
+	}
+	return nil
 }
 
 // populate brings in what is about to be touched.

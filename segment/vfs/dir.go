@@ -124,7 +124,7 @@ func (d *Dir) open(op, name string, flag int) (*file, error) {
 	}
 	var f *os.File
 	err := AfterCollection(d.Collect, func() (err error) {
-		f, err = d.root.OpenFile(name, flag, 0o644)
+		f, err = d.root.OpenFile(name, flag|largeFile, 0o644)
 		return err
 	})
 	if err != nil {

@@ -10,6 +10,10 @@ import (
 // maxVec is IOV_MAX: one pwritev takes no more buffers than this.
 const maxVec = 1024
 
+// largeFile lets a process of 32 bits open files above 2 GiB. Package os does so
+// by itself for a path, but not within an os.Root.
+const largeFile = unix.O_LARGEFILE
+
 // WriteVec implements [File] with one pwritev.
 func (f *file) WriteVec(bufs [][]byte, off int64) (int, error) {
 	var n int

@@ -4,6 +4,8 @@ package vfs
 
 import "os"
 
+const largeFile = 0 // all files may be large
+
 // WriteVec implements [File].
 func (f *file) WriteVec(bufs [][]byte, off int64) (n int, err error) {
 	h, err := f.use("write")

@@ -43,10 +43,13 @@ func mapFile(f *os.File, size int64) (*Mapping, error) {
 	if err := checkSize(size); err != nil {
 		return nil, &os.PathError{Op: "mmap", Path: f.Name(), Err: err}
 	}
-	if !held.makeRoom() {
-		return nil, &os.PathError{Op: "mmap", Path: f.Name(), Err: ErrNoMaps}
+	if err := held.makeRoom(size); err != nil {
+		return nil, &os.PathError{Op: "mmap", Path: f.Name(), Err: err}
 	}
 	p, err := unix.MmapPtr(int(f.Fd()), 0, nil, uintptr(size), unix.PROT_READ, unix.MAP_SHARED)
+	if err == unix.ENOMEM && held.giveAllBack() {
+		p, err = unix.MmapPtr(int(f.Fd()), 0, nil, uintptr(size), unix.PROT_READ, unix.MAP_SHARED)
+	}
 	runtime.KeepAlive(f)
 	if err != nil {
 		return nil, &os.PathError{Op: "mmap", Path: f.Name(), Err: err}
@@ -81,7 +84,7 @@ func retire(r retirement) {
 }
 
 // held are the retired ranges, oldest first. Together with the live mappings
-// they may be as many as mapLimit.
+// they may be as many as mapLimit, and take mapBytes.
 var held retiredRanges
 
 type retiredRanges struct {
@@ -96,20 +99,35 @@ func (h *retiredRanges) push(r region) {
 	h.queue = append(h.queue, r)
 	mapCount.retired.Add(1)
 	mapCount.retiredBytes.Add(int64(r.size))
-	h.giveBack(mapLimit())
+	h.giveBack(mapLimit(), mapBytes)
 }
 
-// makeRoom makes room for one more mapping, or reports that there is none.
-func (h *retiredRanges) makeRoom() bool {
+// makeRoom makes room for one more mapping, or fails with ErrNoMaps.
+func (h *retiredRanges) makeRoom(size int64) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.giveBack(mapLimit() - 1)
+	if h.giveBack(mapLimit()-1, mapBytes-size) {
+		return nil
+	}
+	if mapCount.liveBytes.Load() > mapBytes-size {
+		return outOfBytes(size)
+	}
+	return ErrNoMaps
 }
 
-// giveBack unmaps the oldest ranges until there are most mappings in all, and
-// reports whether that can be.
-func (h *retiredRanges) giveBack(most int) bool {
-	for int(mapCount.live.Load())+len(h.queue) > most {
+// giveAllBack unmaps all ranges and reports whether there was one.
+func (h *retiredRanges) giveAllBack() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	before := len(h.queue)
+	h.giveBack(0, 0)
+	return len(h.queue) < before
+}
+
+// giveBack unmaps the oldest ranges until there are no more than most mappings in all,
+// and they take no more than bytes, and reports whether that can be.
+func (h *retiredRanges) giveBack(most int, bytes int64) bool {
+	for int(mapCount.live.Load())+len(h.queue) > most || mapCount.liveBytes.Load()+mapCount.retiredBytes.Load() > bytes {
 		if len(h.queue) == 0 {
 			return false
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"testing"
 	"unsafe"
 
@@ -88,7 +89,7 @@ func TestMapBudget(t *testing.T) {
 	if _, err := f.Map(5); !errors.Is(err, ErrNoMaps) {
 		t.Fatalf("beyond the budget: %v", err)
 	}
-	if !MapsScarce() {
+	if !MapsScarce(1) {
 		t.Error("mappings are said not to be scarce")
 	}
 	clear(live[:1])
@@ -122,5 +123,40 @@ func TestRetiredRangesAreBounded(t *testing.T) {
 	}
 	if s := MapStats(); s.RetiredBytes != sum || len(held.queue) != maxRetired {
 		t.Errorf("%+v with %d ranges of %d bytes", s, len(held.queue), sum)
+	}
+}
+
+// TestMapBytes: where addresses are few, live mappings and ranges that are held
+// back share them as they share the number of mappings.
+func TestMapBytes(t *testing.T) {
+	f := create(t, tempDir(t), "a", "hello")
+	collectUntil(t, "mappings of other tests retired", noneLive)
+	const size, budget = 1 << 20, 8 << 20
+	before := mapBytes
+	mapBytes = budget
+	t.Cleanup(func() { mapBytes = before })
+	var live []*Mapping
+	for range budget / size {
+		m, err := f.Map(size)
+		check(t, err)
+		live = append(live, m)
+		if s := MapStats(); s.LiveBytes+s.RetiredBytes > budget {
+			t.Fatalf("with a budget of %d bytes: %+v", budget, s)
+		}
+	}
+	if _, err := f.Map(1); !errors.Is(err, ErrNoMaps) || !strings.Contains(err.Error(), "8388608 bytes are mapped of 8388608") {
+		t.Errorf("beyond the budget: %v", err)
+	}
+	if !MapsScarce(1) {
+		t.Error("addresses are said not to be scarce")
+	}
+	clear(live)
+	collectUntil(t, "all mappings retired", noneLive)
+	if MapsScarce(size) || !MapsScarce(budget) {
+		t.Error("what is scarce does not depend on the size")
+	}
+	for range 3 { // ranges held back make room
+		_, err := f.Map(budget / 4)
+		check(t, err)
 	}
 }

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -74,6 +76,9 @@ func (m *Mapping) Offset(addr uintptr) (int64, bool) {
 func HeapMapping(r io.ReaderAt, size int64) (*Mapping, error) {
 	if err := checkSize(size); err != nil {
 		return nil, err
+	}
+	if mapCount.liveBytes.Load() > mapBytes-size {
+		return nil, outOfBytes(size)
 	}
 	h := heapCopy{make([]byte, size), new(atomic.Int64), new(atomic.Int64)}
 	m := &Mapping{bytes: h.bytes, file: r, copy: h, moved: h.moved}
@@ -193,9 +198,26 @@ func (f *mappedFiles) find(addr uintptr) *FaultError {
 // what the system allows, as running out kills the Go runtime.
 var mapLimit = sync.OnceValue(func() int { return systemMaps() / 4 })
 
-// MapsScarce reports whether so many mappings are in use that what can do
-// without one should.
-func MapsScarce() bool { return int(mapCount.live.Load()) >= mapLimit()/4*3 }
+// mapBytes is how many bytes of addresses the mappings of this process may take
+// for files. A 64-bit process does not run out of them. One of 32 bits has 2 to 4
+// GiB for everything, and the Go runtime ends the process when it finds none.
+var mapBytes = func() int64 {
+	if strconv.IntSize == 32 {
+		return 1 << 30
+	}
+	return math.MaxInt64
+}()
+
+// MapsScarce reports whether so many mappings or addresses are in use that what
+// can do without a mapping of size bytes should.
+func MapsScarce(size int64) bool {
+	return int(mapCount.live.Load()) >= mapLimit()/4*3 || mapCount.liveBytes.Load() > mapBytes/4*3-size
+}
+
+// outOfBytes is ErrNoMaps for a mapping of size bytes that mapBytes does not allow.
+func outOfBytes(size int64) error {
+	return fmt.Errorf("%w: %d bytes are mapped of %d that may be, no room for %d", ErrNoMaps, mapCount.liveBytes.Load(), mapBytes, size)
+}
 
 // checkSize refuses sizes that no mapping can have.
 func checkSize(size int64) error {

@@ -29,8 +29,8 @@ var ErrLocked = errors.New("locked by another writer")
 // TrashDir is where [FS].Trash puts files.
 const TrashDir = "trash"
 
-// ErrNoMaps says that this process has as many mappings as it may. A
-// collection may give some back.
+// ErrNoMaps says that this process has as many mappings as it may or, if it is
+// one of 32 bits, as many bytes of them. A collection may give some back.
 var ErrNoMaps = errors.New("too many mappings")
 
 // ErrRemoved says that the directory of an [FS] was removed: what is written to
