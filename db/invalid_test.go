@@ -98,6 +98,17 @@ func TestInvalidArguments(t *testing.T) {
 		{reader(key, MaxValue+1, nil), `put "k": value is larger than the limit of 1099511627776 bytes: it has 1099511627777`},
 		{reader(key, 5, &PutOptions{Metadata: odd}), `put "k": modification time 2446`},
 		{reader(key, 5, &PutOptions{Sync: 99}), `put "k": PutOptions.Sync is 99`},
+		{func() error { return db.Put(key, nil, &PutOptions{IfMatch: &Version{}}) }, `put "k": PutOptions.IfMatch is the zero Version`},
+		{func() error { return db.Delete(key, &PutOptions{IfMatch: &Version{}}) }, `delete "k": PutOptions.IfMatch is the zero Version`},
+		{reader(key, 5, &PutOptions{IfMatch: &Version{}}), `put "k": PutOptions.IfMatch is the zero Version`},
+		{apply(func(b *Batch) { put(b); b.RequireAbsent(nil) }, nil), `require absent "": key must have`},
+		{apply(func(b *Batch) { put(b); b.RequireVersion(long, some) }, nil), `(65536 bytes): key must have`},
+		{apply(func(b *Batch) { put(b); b.RequireVersion(key, Version{}) }, nil), `require version "k": no value has the zero Version`},
+		{func() error { return new(Batch).Put(nil, nil, nil) }, `put "": key must have`},
+		{func() error { return new(Batch).Put(key, nil, odd) }, `put "k": modification time 2446`},
+		{func() error { return new(Batch).Delete(nil) }, `delete "": key must have`},
+		{func() error { return new(Batch).RequireAbsent(long) }, `(65536 bytes): key must have`},
+		{func() error { return new(Batch).RequireVersion(nil, some) }, `require version "": key must have`},
 		{apply(put, &PutOptions{IfAbsent: true}), "Apply does not take PutOptions.IfAbsent"},
 		{apply(put, &PutOptions{IfMatch: &some}), "Apply does not take PutOptions.IfMatch"},
 		{apply(put, &PutOptions{Metadata: &Metadata{}}), "Apply does not take PutOptions.Metadata"},
@@ -142,4 +153,27 @@ func TestClampTime(t *testing.T) {
 			t.Errorf("%v became %v, though: %v", at, got, err)
 		}
 	}
+}
+
+// TestBatchRefuses promises that a batch which refused something is not applied,
+// and is as good as new after Reset.
+func TestBatchRefuses(t *testing.T) {
+	db := open(t, "", &Options{FS: simdisk.New()})
+	var b Batch
+	if err := b.Put([]byte("k"), []byte("v"), nil); err != nil {
+		t.Fatal(err)
+	}
+	refused := b.Put([]byte("bad"), nil, &Metadata{ModTime: time.Unix(1<<60, 0)})
+	if err := db.Apply(&b, nil); err == nil || err != refused || b.Len() != 2 {
+		t.Errorf("Apply: %v, Put: %v, %d operations", err, refused, b.Len())
+	}
+	mustBeGone(t, db, "k")
+	b.Reset()
+	if err := b.Put([]byte("k"), []byte("v"), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Apply(&b, nil); err != nil {
+		t.Error(err)
+	}
+	mustGet(t, db, "k", "v")
 }

@@ -111,6 +111,9 @@ func (db *DB) Apply(b *Batch, o *PutOptions) error {
 		o.refuse("Apply", "Metadata", o.Metadata != nil),
 		o.refuse("Apply", "IfAbsent", o.IfAbsent),
 		o.refuse("Apply", "IfMatch", o.IfMatch != nil))
+	if err == nil {
+		err = b.invalid
+	}
 	if err != nil {
 		return err
 	}
@@ -124,6 +127,9 @@ func (o *PutOptions) check() error {
 	}
 	if o.IfAbsent && o.IfMatch != nil {
 		return invalid{errors.New("PutOptions.IfAbsent and IfMatch exclude each other")}
+	}
+	if o.IfMatch != nil && *o.IfMatch == (Version{}) {
+		return invalid{errors.New("PutOptions.IfMatch is the zero Version, which no value has; IfAbsent requires that there is none")}
 	}
 	return nil
 }

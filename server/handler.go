@@ -3,7 +3,9 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"runtime/debug"
 	"slices"
@@ -16,8 +18,8 @@ import (
 
 // Options for a [Handler] or a [Server]. The zero value is a good default.
 type Options struct {
-	// MaxBody is the largest value that PUT takes, in bytes. It is
-	// db.MaxValue if it is zero or more than that.
+	// MaxBody is the largest value that PUT takes, in bytes, up to db.MaxValue,
+	// which is the default.
 	MaxBody int64
 
 	// Metrics has GET /-/metrics answered, as [Handler.Metrics] does. Whoever
@@ -50,6 +52,24 @@ type Options struct {
 	Log *slog.Logger
 }
 
+// Check returns what is wrong with the options, by the name of the field: a limit
+// below zero, or a MaxBody above db.MaxValue. Zero stands for the default.
+func (o *Options) Check() error {
+	for _, limit := range []struct {
+		name       string
+		value, max int64
+	}{
+		{"MaxBody", o.MaxBody, db.MaxValue},
+		{"MaxInFlight", o.MaxInFlight, math.MaxInt64},
+		{"MaxConns", int64(o.MaxConns), math.MaxInt64},
+	} {
+		if limit.value < 0 || limit.value > limit.max {
+			return fmt.Errorf("server: Options.%s is %d, it must be 0 to %d", limit.name, limit.value, limit.max)
+		}
+	}
+	return nil
+}
+
 // Handler serves a store over HTTP. It works in any net/http server and is
 // safe for concurrent use.
 type Handler struct {
@@ -78,7 +98,8 @@ type Handler struct {
 var _ http.Handler = (*Handler)(nil)
 
 // NewHandler returns a handler for store, which must stay open as long as the
-// handler is in use; requests after that get 503. The options may be nil.
+// handler is in use; requests after that get 503. The options may be nil. It
+// panics with what [Options.Check] says of them.
 func NewHandler(store *db.DB, o *Options) *Handler {
 	h := &Handler{store: store, frozen: store.Stats().ReadOnly, maxBody: db.MaxValue, log: slog.Default(), pace: defaultPace, now: time.Now}
 	h.inFlight.limit = defaultMaxInFlight
@@ -86,8 +107,11 @@ func NewHandler(store *db.DB, o *Options) *Handler {
 	if o == nil {
 		return h
 	}
+	if err := o.Check(); err != nil {
+		panic(err)
+	}
 	if o.MaxBody > 0 {
-		h.maxBody = min(o.MaxBody, db.MaxValue)
+		h.maxBody = o.MaxBody
 	}
 	h.metered, h.access = o.Metrics, o.AccessLog
 	if o.MaxInFlight > 0 {

@@ -32,7 +32,8 @@ type Server struct {
 }
 
 // New returns a server for store, which must stay open until Shutdown has
-// returned. The options may be nil.
+// returned. The options may be nil. It panics with what [Options.Check] says of
+// them.
 func New(store *db.DB, o *Options) *Server {
 	if o == nil {
 		o = &Options{}
