@@ -86,7 +86,7 @@ func (db *DB) prepare(c *commit, mode SyncMode) error {
 			return c.ops[i].invalid
 		}
 		r := c.ops[i].record
-		c.size += segment.MaxRecordSize(len(r.Key), len(r.Meta), len(r.Value))
+		c.size += segment.MaxRecordSize(len(r.Key), len(r.Meta), r.PutLen())
 	}
 	if len(c.ops) > maxBatchRecords || c.size > maxBatchBytes {
 		return ErrBatchTooLarge

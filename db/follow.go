@@ -70,9 +70,10 @@ func (db *DB) followTimer() {
 	db.follow.stop = db.fs.AfterFunc(followEvery, db.followTimer)
 }
 
-// Refresh brings a read-only store up to what the writer has made durable by
-// now. It also happens by itself ten times a second. On other stores it does
-// nothing.
+// Refresh brings a read-only store up to what the writer has said to be durable:
+// all but the last group of commits at once, and that one too as soon as the
+// writer has written another group or, if it does not, 50 ms later. It also
+// happens by itself ten times a second. On other stores it does nothing.
 func (db *DB) Refresh() error {
 	if !db.opts.ReadOnly {
 		return nil

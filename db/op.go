@@ -20,20 +20,39 @@ type op struct {
 // newPut computes the checksums, so that this happens on the caller's
 // goroutine and not while others wait.
 func newPut(key, value []byte, m *Metadata) op {
-	if err := checkKey(key); err != nil {
+	meta, err := encodePut(key, int64(len(value)), m)
+	if err != nil {
 		return op{invalid: withKey("put", key, err)}
 	}
-	if len(value) > MaxBatchValue {
-		return op{invalid: withKey("put", key, tooLarge(int64(len(value)), MaxBatchValue))}
-	}
-	var meta []byte
-	if m != nil {
-		var err error
-		if meta, err = m.Encode(); err != nil {
-			return op{invalid: withKey("put", key, invalid{err})}
-		}
-	}
 	return op{record: segment.NewPut(key, meta, value)}
+}
+
+// newPutOf is newPut for a value in pieces, of size bytes together.
+func newPutOf(key []byte, value [][]byte, size int64, m *Metadata) op {
+	meta, err := encodePut(key, size, m)
+	if err != nil {
+		return op{invalid: withKey("put", key, err)}
+	}
+	return op{record: segment.NewPutOf(key, meta, value)}
+}
+
+// encodePut returns the metadata as it lies in a record, or why the put can't be
+// stored.
+func encodePut(key []byte, size int64, m *Metadata) ([]byte, error) {
+	if err := checkKey(key); err != nil {
+		return nil, err
+	}
+	if size > MaxBatchValue {
+		return nil, tooLarge(size, MaxBatchValue)
+	}
+	if m == nil {
+		return nil, nil
+	}
+	meta, err := m.Encode()
+	if err != nil {
+		return nil, invalid{err}
+	}
+	return meta, nil
 }
 
 func newDelete(key []byte) op {

@@ -1,7 +1,6 @@
 package db
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -46,7 +45,7 @@ func (db *DB) putReader(key []byte, src *source, o *PutOptions) (Result, error) 
 		return Result{}, err
 	}
 	if whole {
-		return db.putOne(newPut(key, join(head), o.Metadata), o)
+		return db.putOne(newPutOf(key, head, src.read, o.Metadata), o)
 	}
 	return db.putBlob(key, head, src, o)
 }
@@ -276,12 +275,4 @@ func (s *source) checkSize() error {
 
 func (s *source) tooLong() error {
 	return fmt.Errorf("%w: more than %d bytes", ErrSize, s.size)
-}
-
-// join makes one slice of the pieces of a small value.
-func join(pieces [][]byte) []byte {
-	if len(pieces) == 1 {
-		return pieces[0]
-	}
-	return bytes.Join(pieces, nil)
 }

@@ -32,9 +32,15 @@ func chunkTableSize(valLen uint64, log uint) int64 {
 }
 
 // SumChunks computes the table of a value in a record.
-func SumChunks(value []byte) ChunkTable {
+func SumChunks(value []byte) ChunkTable { return sumChunks(value, nil) }
+
+// sumChunks is SumChunks for a value in pieces.
+func sumChunks(first []byte, rest [][]byte) ChunkTable {
 	c := newChunkSummer(recordChunkLog)
-	c.add(value)
+	c.add(first)
+	for _, piece := range rest {
+		c.add(piece)
+	}
 	return c.finish()
 }
 

@@ -89,6 +89,17 @@ type Record struct {
 	Offset int64 // where the record lies in its file, set by reading and Append
 	End    int64
 	hsum   uint64
+
+	rest [][]byte // of the value, behind Value; only before the record is written
+}
+
+// PutLen is the length of the value of a record that was made to be written.
+func (r *Record) PutLen() int {
+	n := len(r.Value)
+	for _, piece := range r.rest {
+		n += len(piece)
+	}
+	return n
 }
 
 // Spill is what lies of the metadata in other pages than header and key. It is not
@@ -105,14 +116,39 @@ func (r *Record) Spill() []byte {
 // NewPut makes a put with its checksums. It refers to key, meta and value.
 func NewPut(key, meta, value []byte) *Record {
 	r := &Record{Kind: KindPut, Flags: FlagFirst, Key: key, Meta: meta, Value: value}
-	if len(value) > ChunkedAbove {
-		r.Flags |= FlagChunked
-		r.Table = SumChunks(value)
-		r.Sum = r.Table.Sum()
-	} else {
-		r.Sum = xxhash.Sum64(value)
-	}
+	r.sum()
 	return r
+}
+
+// NewPutOf is NewPut for a value in pieces, so that one which came so need not be in
+// memory twice.
+func NewPutOf(key, meta []byte, value [][]byte) *Record {
+	r := &Record{Kind: KindPut, Flags: FlagFirst, Key: key, Meta: meta}
+	if len(value) > 0 {
+		r.Value, r.rest = value[0], value[1:]
+	}
+	r.sum()
+	return r
+}
+
+// sum computes the checksums of the value.
+func (r *Record) sum() {
+	if r.PutLen() > ChunkedAbove {
+		r.Flags |= FlagChunked
+		r.Table = sumChunks(r.Value, r.rest)
+		r.Sum = r.Table.Sum()
+		return
+	}
+	if len(r.rest) == 0 {
+		r.Sum = xxhash.Sum64(r.Value)
+		return
+	}
+	d := xxhash.New()
+	d.Write(r.Value)
+	for _, piece := range r.rest {
+		d.Write(piece)
+	}
+	r.Sum = d.Sum64()
 }
 
 // NewBlobRef makes a record whose value lies in blobs.
@@ -174,7 +210,7 @@ func (r *Record) metaLen() int {
 
 // size is what the record takes at off.
 func (r *Record) size(off int64) int64 {
-	return r.place(off, len(r.Key), r.metaLen(), uint64(len(r.Value))).end + int64(len(r.Table)) - off
+	return r.place(off, len(r.Key), r.metaLen(), uint64(r.PutLen())).end + int64(len(r.Table)) - off
 }
 
 // appendHead appends everything before the value: header, key, metadata and
@@ -188,7 +224,7 @@ func (r *Record) appendHead(b []byte, off int64, salt uint64) []byte {
 	b = le.AppendUint16(b, uint16(r.metaLen()))
 	b = append(b, byte(r.Kind), byte(r.Flags))
 	b = le.AppendUint16(b, r.Left)
-	b = le.AppendUint64(b, uint64(len(r.Value)))
+	b = le.AppendUint64(b, uint64(r.PutLen()))
 	b = le.AppendUint64(b, r.Seq)
 	b = append(b, r.Key...)
 	if r.Flags&FlagExpiry != 0 {
@@ -198,14 +234,14 @@ func (r *Record) appendHead(b []byte, off int64, salt uint64) []byte {
 	r.hsum = headSum(b[start:], off, salt)
 	le.PutUint64(b[start:], r.hsum)
 
-	l := r.place(off, len(r.Key), r.metaLen(), uint64(len(r.Value)))
+	l := r.place(off, len(r.Key), r.metaLen(), uint64(r.PutLen()))
 	return appendZeros(b, off+int64(len(b)-start), l.value)
 }
 
 // appendTail appends everything behind the value.
 func (r *Record) appendTail(b []byte, off int64) []byte {
-	l := r.place(off, len(r.Key), r.metaLen(), uint64(len(r.Value)))
-	b = appendZeros(b, l.value+int64(len(r.Value)), l.table)
+	l := r.place(off, len(r.Key), r.metaLen(), uint64(r.PutLen()))
+	b = appendZeros(b, l.value+int64(r.PutLen()), l.table)
 	return append(b, r.Table...)
 }
 

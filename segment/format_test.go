@@ -219,3 +219,20 @@ func TestOpenRefuses(t *testing.T) {
 		t.Error("file too short:", err)
 	}
 }
+
+// TestNewPutOf promises that a value in pieces makes the record that it makes whole.
+func TestNewPutOf(t *testing.T) {
+	for _, n := range []int{0, 1, 100, 70 << 10, 1 << 20, 1<<20 + 1, 3 << 20} {
+		value := make([]byte, n)
+		for i := range value {
+			value[i] = byte(i * 7)
+		}
+		whole := NewPut([]byte("k"), nil, value)
+		for _, at := range []int{0, n / 3, n} {
+			r := NewPutOf([]byte("k"), nil, [][]byte{value[:at], value[at : at+(n-at)/2], value[at+(n-at)/2:]})
+			if r.Sum != whole.Sum || r.Flags != whole.Flags || string(r.Table) != string(whole.Table) || r.PutLen() != n {
+				t.Errorf("%d bytes cut at %d: another record", n, at)
+			}
+		}
+	}
+}

@@ -135,16 +135,23 @@ func (w *Writer) Append(r *Record) {
 		r.DurableTo = w.seg.synced.Load()
 	}
 	w.buf = r.appendHead(w.buf, r.Offset, w.seg.header.Salt)
-	if len(r.Value) < copyBelow {
-		w.buf = append(w.buf, r.Value...)
-	} else {
-		w.values = append(w.values, heldValue{len(w.buf), r.Value})
+	w.appendValue(r.Value)
+	for _, piece := range r.rest {
+		w.appendValue(piece)
 	}
 	w.buf = r.appendTail(w.buf, r.Offset)
 	w.staged = r.End
 	w.pending.Add(r)
 	if r.Kind != KindWatermark {
 		w.stagedEnd = r.End
+	}
+}
+
+func (w *Writer) appendValue(p []byte) {
+	if len(p) < copyBelow {
+		w.buf = append(w.buf, p...)
+	} else {
+		w.values = append(w.values, heldValue{len(w.buf), p})
 	}
 }
 

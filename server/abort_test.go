@@ -86,7 +86,7 @@ func TestAbortedDownloads(t *testing.T) {
 	for _, slow := range []bool{false, true} {
 		s := New(store, &Options{Log: failOnError(t)})
 		s.slow = slow
-		l, err := s.Listen("127.0.0.1:0")
+		l, err := Listen("127.0.0.1:0", s.handler.tokens.Load())
 		if err != nil {
 			t.Fatal(err)
 		}

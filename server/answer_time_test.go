@@ -90,7 +90,7 @@ func TestDrippedListingOverTLS(t *testing.T) {
 	config, client := tlsConfig(t)
 	s := New(largeListing(t), &Options{Log: quiet(), TLS: config})
 	fastPace(grace)(s)
-	l, err := s.Listen("127.0.0.1:0")
+	l, err := Listen("127.0.0.1:0", s.handler.tokens.Load())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -64,7 +64,7 @@ func benchGet(b *testing.B, size, depth int, slow bool) {
 func benchServer(b *testing.B, store *db.DB, slow bool) net.Conn {
 	s := New(store, nil)
 	s.slow = slow
-	l, err := s.Listen("127.0.0.1:0")
+	l, err := Listen("127.0.0.1:0", s.handler.tokens.Load())
 	if err != nil {
 		b.Fatal(err)
 	}

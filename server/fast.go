@@ -144,18 +144,18 @@ func (c *fastConn) idle() bool {
 
 // admitted is admit for a plain request, which is never below /-/.
 func (c *fastConn) admitted() bool {
-	if c.handler.tokens == nil {
+	if c.handler.tokens.Load() == nil {
 		return c.local()
 	}
 	return c.handler.authorize(c.head.method, c.head.authorization) == refusal{}
 }
 
-// local is fromThisMachine for a plain request.
+// local is isOwnHost for a plain request.
 func (c *fastConn) local() bool {
 	if bytes.Equal(c.head.host, c.host) {
 		return true
 	}
-	if !loopbackHost(string(c.head.host)) {
+	if !c.handler.servesHost(string(c.head.host)) {
 		return false
 	}
 	c.host = append(c.host[:0], c.head.host...)

@@ -150,7 +150,7 @@ func serveOn(t *testing.T, store *db.DB, adjust ...func(*Server)) (s *Server, ad
 	for _, f := range adjust {
 		f(s)
 	}
-	l, err := s.Listen("127.0.0.1:0")
+	l, err := Listen("127.0.0.1:0", s.handler.tokens.Load())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,14 +31,25 @@ type Options struct {
 	// the answer. Nobody does if it is nil. See the package comment.
 	AccessLog *slog.Logger
 	// MaxInFlight is how many bytes of memory the bodies that are under way
-	// may take together, 256 MiB by default: uploads as far as they are in
-	// memory, and listings. Beyond it requests get 503, and may come again.
+	// may take together: uploads as far as they are in memory, and listings.
+	// Beyond it requests get 503, and may come again. See DefaultMaxInFlight.
 	MaxInFlight int64
 
 	// MaxConns is how many connections a Server has open at once, 10,000 by
 	// default, and never more than half of the file descriptors that the
 	// process may have. Beyond it new ones wait until others have ended.
 	MaxConns int
+
+	// MinRate is how fast a body must move, in bytes a second: 4 KiB by default,
+	// none if negative. Each piece, of 1 MiB of an upload and 4 MiB of a download,
+	// has the time that it takes at this rate, and 30 seconds at least. While more
+	// than half of the connections of a Server are taken it is at least 64 KiB.
+	MinRate int64
+
+	// Hosts are names by which a Server without tokens may be asked, beside those
+	// of this machine: the names of the site that a proxy on this machine passes
+	// on. A port does not count.
+	Hosts []string
 
 	// Tokens, if not nil, are what a client must have one of, see
 	// [ParseTokens] and [ReadTokens].
@@ -76,7 +88,8 @@ type Handler struct {
 	store   *db.DB
 	frozen  bool // the store is open for reading only
 	maxBody int64
-	tokens  *Tokens // nil if everybody may do everything
+	tokens  atomic.Pointer[Tokens] // nil if everybody may do everything
+	hosts   map[string]bool        // as Options.Hosts, in lower case
 	log     *slog.Logger
 	access  *slog.Logger // or nil
 	pace    pace
@@ -101,8 +114,11 @@ var _ http.Handler = (*Handler)(nil)
 // handler is in use; requests after that get 503. The options may be nil. It
 // panics with what [Options.Check] says of them.
 func NewHandler(store *db.DB, o *Options) *Handler {
-	h := &Handler{store: store, frozen: store.Stats().ReadOnly, maxBody: db.MaxValue, log: slog.Default(), pace: defaultPace, now: time.Now}
-	h.inFlight.limit = defaultMaxInFlight
+	h := &Handler{
+		store: store, frozen: store.Stats().ReadOnly, maxBody: db.MaxValue,
+		log: slog.Default(), pace: defaultPace, now: time.Now,
+	}
+	h.inFlight.limit = DefaultMaxInFlight()
 	h.alive, h.end = context.WithCancel(context.Background())
 	if o == nil {
 		return h
@@ -117,7 +133,14 @@ func NewHandler(store *db.DB, o *Options) *Handler {
 	if o.MaxInFlight > 0 {
 		h.inFlight.limit = o.MaxInFlight
 	}
-	h.tokens = o.Tokens
+	if o.MinRate != 0 {
+		h.pace.rate = max(o.MinRate, 0)
+	}
+	h.hosts = make(map[string]bool)
+	for _, host := range o.Hosts {
+		h.hosts[strings.ToLower(host)] = true
+	}
+	h.tokens.Store(o.Tokens)
 	if o.Log != nil {
 		h.log = o.Log
 	}
@@ -286,19 +309,35 @@ func (x *exchange) finish() {
 }
 
 // pace is the slowest transfer that is not given up. Each piece of a body gets
-// the time it takes at this rate, and never less than the grace.
+// the time it takes at this rate, and never less than the grace. A slow client
+// does no harm as long as there are connections enough. When they are scarce, one
+// that has stopped or drips keeps others out, so then the rate is a higher one.
 type pace struct {
-	rate  int64 // bytes a second
-	grace time.Duration
+	rate   int64 // bytes a second, 0 for none
+	grace  time.Duration
+	scarce func() bool // whether connections are; nil where that is not known
 }
+
+const (
+	defaultMinRate = 4 << 10
+	scarceMinRate  = 64 << 10
+	patientTime    = time.Hour // for a piece, if there is no rate
+)
 
 // defaultPace gives a phone in a tunnel time to come out again, and gets rid
 // of a client that has stopped reading: it holds a connection and a value.
-var defaultPace = pace{rate: 64 << 10, grace: 30 * time.Second}
+var defaultPace = pace{rate: defaultMinRate, grace: 30 * time.Second}
 
 // time is how long it may take to move n bytes.
 func (p pace) time(n int64) time.Duration {
-	return max(p.grace, time.Duration(n)*time.Second/time.Duration(p.rate))
+	rate := p.rate
+	if p.scarce != nil && p.scarce() {
+		rate = max(rate, scarceMinRate)
+	}
+	if rate == 0 {
+		return patientTime
+	}
+	return max(p.grace, time.Duration(n)*time.Second/time.Duration(rate))
 }
 
 // deadline is when n bytes must have been moved that start moving now.

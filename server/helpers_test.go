@@ -116,7 +116,7 @@ func start(t *testing.T, store *db.DB, o *Options, adjust ...func(*Server)) (*Se
 	for _, f := range adjust {
 		f(s)
 	}
-	l, err := s.Listen("127.0.0.1:0")
+	l, err := Listen("127.0.0.1:0", s.handler.tokens.Load())
 	if err != nil {
 		t.Fatal(err)
 	}

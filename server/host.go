@@ -8,14 +8,28 @@ import (
 	"strings"
 )
 
-// fromThisMachine reports whether a request to a [Server] without tokens names
-// this machine as its host. Any page in a browser can have its own name resolved to
+// isOwnHost reports whether a request to a [Server] without tokens names this
+// machine, or one of Options.Hosts, as its host. Any page in a browser can have its own name resolved to
 // 127.0.0.1 and would then read the store as if it were a part of its site;
 // the name is what gives it away. A request without one is not from a browser.
 // Nor is one on a socket in the file system, or to a Handler, of which others
 // decide who may ask it.
-func fromThisMachine(r *http.Request) bool {
-	return connOf(r) == nil || r.Host == "" || loopbackHost(r.Host)
+func (h *Handler) isOwnHost(r *http.Request) bool {
+	return connOf(r) == nil || r.Host == "" || h.servesHost(r.Host)
+}
+
+// servesHost reports whether a Host is this machine or one of Options.Hosts.
+func (h *Handler) servesHost(host string) bool {
+	if loopbackHost(host) {
+		return true
+	}
+	if len(h.hosts) == 0 {
+		return false
+	}
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	return h.hosts[strings.ToLower(strings.TrimSuffix(host, "."))]
 }
 
 // loopbackHost reports whether a Host, with or without a port, can only mean
@@ -34,8 +48,8 @@ func loopbackHost(host string) bool {
 	return name == "localhost" || strings.HasSuffix(name, ".localhost")
 }
 
-// misdirected is the answer to a request that is not fromThisMachine.
-var misdirected = refusal{http.StatusMisdirectedRequest, "this server is for its own machine only: ask for localhost or 127.0.0.1"}
+// misdirected is the answer to a request of which the host is not isOwnHost.
+var misdirected = refusal{http.StatusMisdirectedRequest, "this server is for its own machine only: ask for localhost or 127.0.0.1, or have it serve your host (--allow-host)"}
 
 // badHost is the answer to one whose Host is not a validHost.
 var badHost = refusal{http.StatusBadRequest, "the host is not a name or an address"}

@@ -3,14 +3,19 @@ package server
 import (
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
 const (
-	defaultMaxConns    = 10_000
-	defaultMaxInFlight = 256 << 20
+	defaultMaxConns = 10_000
+
+	// The memory for bodies: at most, and one part in so many of what there is.
+	// The collector may leave as much unused, and the store needs some as well.
+	mostInFlight = 256 << 20
+	inFlightPart = 4
 
 	// maxOpsConns is how many connections there may be to what ServeMetrics
 	// serves, which must answer when all others are taken.
@@ -25,6 +30,18 @@ func maxConns(wanted int) int {
 	}
 	return max(1, int(min(uint64(wanted), maxDescriptors()/2)))
 }
+
+// DefaultMaxInFlight is Options.MaxInFlight unless it is set: a quarter of the
+// memory that this process may have by GOMEMLIMIT, its control group and the
+// machine, and 256 MiB at most.
+func DefaultMaxInFlight() int64 {
+	least := min(debug.SetMemoryLimit(-1), controlGroupLimit(), machineMemory())
+	return max(1, min(least/inFlightPart, mostInFlight))
+}
+
+// MemoryLimit is what the control group of this process leaves it, in bytes, or
+// math.MaxInt64 if that is unlimited.
+func MemoryLimit() int64 { return controlGroupLimit() }
 
 // listener makes a conn of each TCP connection. It has a slot for each
 // connection that is open, and when there is none left new ones wait where they

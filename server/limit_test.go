@@ -145,7 +145,7 @@ func TestShutdownWhileOneWaits(t *testing.T) {
 		s := New(store, &Options{MaxConns: 1, Log: quiet()})
 		fastPace(time.Hour)(s)
 		s.slow = slow
-		l, err := s.Listen("127.0.0.1:0")
+		l, err := Listen("127.0.0.1:0", s.handler.tokens.Load())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -356,7 +356,7 @@ func TestSlotsOfListeners(t *testing.T) {
 	s := New(store, &Options{MaxConns: 1, Log: quiet()})
 	var all []string
 	for range 3 {
-		l, err := s.Listen("127.0.0.1:0")
+		l, err := Listen("127.0.0.1:0", s.handler.tokens.Load())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -495,7 +495,7 @@ func TestDrippingReaders(t *testing.T) {
 		s := New(store, &Options{Log: failOnError(t)})
 		fastPace(grace)(s)
 		s.slow = slow
-		l, err := s.Listen("127.0.0.1:0")
+		l, err := Listen("127.0.0.1:0", s.handler.tokens.Load())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -73,7 +73,7 @@ func TestUrgentByte(t *testing.T) {
 		s := New(store, nil)
 		s.http.ReadHeaderTimeout = 300 * time.Millisecond
 		s.http.IdleTimeout = 300 * time.Millisecond
-		l, err := s.Listen("127.0.0.1:0")
+		l, err := Listen("127.0.0.1:0", s.handler.tokens.Load())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,7 +15,7 @@ import (
 func (h *Handler) Metrics() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := h.begin(w, r)
-		if !fromThisMachine(r) {
+		if !h.isOwnHost(r) {
 			x.turnAway(misdirected)
 			return
 		}

@@ -8,8 +8,8 @@ import (
 )
 
 // ListenMetrics opens a TCP listener for ServeMetrics. It refuses an address that
-// others could connect to, with or without tokens, as [Server.Listen] does.
-func (s *Server) ListenMetrics(address string) (net.Listener, error) {
+// others could connect to, with or without tokens, as [Listen] does.
+func ListenMetrics(address string) (net.Listener, error) {
 	return listenIf(figuresMayListen, address)
 }
 

@@ -40,6 +40,7 @@ func New(store *db.DB, o *Options) *Server {
 	}
 	h := NewHandler(store, o)
 	s := &Server{handler: h, slots: make(chan struct{}, maxConns(o.MaxConns))}
+	h.pace.scarce = func() bool { return len(s.slots) > cap(s.slots)/2 }
 	s.configure(&s.http, h)
 	s.configure(&s.ops, h.operations())
 	s.http.ConnState = s.countConn
@@ -66,11 +67,13 @@ func (s *Server) configure(to *http.Server, h http.Handler) {
 // open to the network.
 var ErrNotLoopback = errors.New("not a loopback address")
 
-// Listen opens a TCP listener for Serve. Without [Options].Tokens it refuses,
-// with [ErrNotLoopback] and before anything is open, an address that others
-// could connect to. That is also one without a host, such as ":7070".
-func (s *Server) Listen(address string) (net.Listener, error) {
-	return listenIf(s.mayListen, address)
+// Listen opens a TCP listener for Serve, for a server with these tokens, see
+// [Options]. Without any it refuses, with [ErrNotLoopback] and before anything is
+// open, an address that others could connect to. That is also one without a host,
+// such as ":7070". It needs no store, so that an address which is taken is known
+// before one is opened.
+func Listen(address string, tokens *Tokens) (net.Listener, error) {
+	return listenIf(func(a net.Addr) error { return mayListen(a, tokens) }, address)
 }
 
 // listenIf opens a TCP listener for an address that nobody refuses.
@@ -130,10 +133,22 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // Stats returns what the server has done since it was made.
 func (s *Server) Stats() Stats { return s.handler.Stats() }
 
+// SetTokens replaces [Options].Tokens for the requests that come from now on. A
+// server that had none can't get any, and the new ones must not be nil.
+func (s *Server) SetTokens(t *Tokens) error {
+	if s.handler.tokens.Load() == nil || t == nil {
+		return errors.New("tokens can be replaced by other tokens only")
+	}
+	s.handler.tokens.Store(t)
+	return nil
+}
+
 // mayListen refuses an address that is not on this machine alone, unless there
 // are tokens.
-func (s *Server) mayListen(a net.Addr) error {
-	if s.handler.tokens != nil {
+func (s *Server) mayListen(a net.Addr) error { return mayListen(a, s.handler.tokens.Load()) }
+
+func mayListen(a net.Addr, tokens *Tokens) error {
+	if tokens != nil {
 		return nil
 	}
 	if err := loopbackOnly(a); err != nil {

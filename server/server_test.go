@@ -17,7 +17,7 @@ import (
 func TestListenLoopbackOnly(t *testing.T) {
 	s := New(openStore(t), nil)
 	for _, address := range []string{"127.0.0.1:0", "127.9.9.9:0", "localhost:0", "[::1]:0", "[::ffff:127.0.0.1]:0"} {
-		l, err := s.Listen(address)
+		l, err := Listen(address, s.handler.tokens.Load())
 		if errors.Is(err, ErrNotLoopback) {
 			t.Errorf("%s: %v", address, err)
 		}
@@ -26,11 +26,11 @@ func TestListenLoopbackOnly(t *testing.T) {
 		}
 	}
 	for _, address := range []string{":0", "0.0.0.0:0", "[::]:0", "192.0.2.1:0", "[2001:db8::1]:0", "255.255.255.255:0"} {
-		if l, err := s.Listen(address); !errors.Is(err, ErrNotLoopback) {
+		if l, err := Listen(address, s.handler.tokens.Load()); !errors.Is(err, ErrNotLoopback) {
 			t.Errorf("%s: %v, %v", address, l, err)
 		}
 	}
-	if _, err := s.Listen("127.0.0.1"); err == nil {
+	if _, err := Listen("127.0.0.1", s.handler.tokens.Load()); err == nil {
 		t.Error("an address without a port is accepted")
 	}
 }
@@ -41,7 +41,7 @@ func TestListenAnywhere(t *testing.T) {
 	store := openStore(t)
 	put(t, store, "k", []byte("v"), nil)
 	s := New(store, &Options{Tokens: exampleTokens(t)})
-	l, err := s.Listen("0.0.0.0:0")
+	l, err := Listen("0.0.0.0:0", s.handler.tokens.Load())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ func TestShutdown(t *testing.T) {
 	store := openStore(t)
 	putLarge(t, store)
 	s := New(store, nil)
-	l, err := s.Listen("127.0.0.1:0")
+	l, err := Listen("127.0.0.1:0", s.handler.tokens.Load())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -240,7 +240,7 @@ func TestTLSShutdown(t *testing.T) {
 	}
 	s := New(store, &Options{TLS: tlsConfig})
 	s.http.ReadHeaderTimeout = 500 * time.Millisecond // also for a handshake
-	l, err := s.Listen("127.0.0.1:0")
+	l, err := Listen("127.0.0.1:0", s.handler.tokens.Load())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -157,10 +157,11 @@ func credentials(authorization []byte) []byte {
 // returns the zero refusal. It decides for net/http and for the fast path, and
 // nothing else does: as soon as there are tokens it is deny by default.
 func (h *Handler) authorize(method string, authorization []byte) refusal {
-	if h.tokens == nil {
+	tokens := h.tokens.Load()
+	if tokens == nil {
 		return refusal{}
 	}
-	switch access := h.tokens.access(authorization); {
+	switch access := tokens.access(authorization); {
 	case access == noAccess:
 		return refusal{http.StatusUnauthorized, "a token is needed: Authorization: Bearer TOKEN"}
 	case access < mayWrite && !reading(method):
@@ -188,7 +189,7 @@ func (x *exchange) admit() refusal {
 	switch {
 	case !validHost([]byte(x.r.Host)):
 		return badHost
-	case x.tokens == nil && !fromThisMachine(x.r):
+	case x.tokens.Load() == nil && !x.isOwnHost(x.r):
 		return misdirected
 	case kind == reservedPath && needsNoToken[x.r.URL.EscapedPath()] && reading(x.r.Method):
 		return refusal{}

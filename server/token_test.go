@@ -291,7 +291,7 @@ func TestTokensAreNotLogged(t *testing.T) {
 		}
 		eventually(t, "the panic is counted", func() bool { return s.Stats().Put.ServerError == 1 })
 		dial(t, addr).do("GET", "/k", "", "Authorization: Bearer "+tokenRW+"x").wantStatus(t, 401)
-		fmt.Fprintf(&log, "%v %+v", s.handler.tokens, *s.handler.tokens)
+		fmt.Fprintf(&log, "%v %+v", s.handler.tokens.Load(), *s.handler.tokens.Load())
 	}
 	if text := log.String(); strings.Count(text, "on purpose") < 2 || strings.Contains(text, tokenRW) || strings.Contains(text, tokenRO) {
 		t.Errorf("log: %s", text)

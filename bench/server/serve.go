@@ -62,7 +62,7 @@ func (s served) run() (err error) {
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	srv := server.New(store, nil)
-	l, err := srv.Listen("127.0.0.1:0")
+	l, err := server.Listen("127.0.0.1:0", nil)
 	if err != nil {
 		return err
 	}

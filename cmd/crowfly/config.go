@@ -86,7 +86,7 @@ func settingName(flag *kong.Flag) string { return strings.ReplaceAll(flag.Name, 
 func printSettings(w io.Writer, command *kong.Node) error {
 	separator := "{\n  "
 	for _, flag := range configurable(command) {
-		if flag.Target.Kind() == reflect.Pointer && flag.Target.IsNil() {
+		if kind := flag.Target.Kind(); (kind == reflect.Pointer || kind == reflect.Slice) && flag.Target.IsNil() {
 			continue // not set
 		}
 		value := flag.Target.Interface()

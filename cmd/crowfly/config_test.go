@@ -35,8 +35,13 @@ func printed(t *testing.T, args ...string) string {
 func TestSettings(t *testing.T) {
 	const builtIn = `{
   "listen": "127.0.0.1:7070",
+  "read_only": false,
   "max_conns": 10000,
-  "max_in_flight": 268435456,
+  "min_rate": 4096,
+  "sync": "always",
+  "verify": "first",
+  "space_target": 1.3,
+  "compaction_rate": 67108864,
   "metrics": "auto",
   "access_log": false,
   "grace": "10s"
@@ -50,8 +55,13 @@ func TestSettings(t *testing.T) {
 	t.Setenv("CROWFLY_METRICS", "127.0.0.1:2")
 	const want = `{
   "listen": "127.0.0.1:3",
+  "read_only": false,
   "max_conns": 20,
-  "max_in_flight": 268435456,
+  "min_rate": 4096,
+  "sync": "always",
+  "verify": "first",
+  "space_target": 1.3,
+  "compaction_rate": 67108864,
   "metrics": "127.0.0.1:2",
   "access_log": true,
   "grace": "1s"

@@ -17,17 +17,17 @@ const (
 
 // listenMetrics opens a listener for figures, or none. A second server on a
 // machine must not fail for them.
-func (c *serveCmd) listenMetrics(srv *server.Server) (net.Listener, error) {
+func (c *serveCmd) listenMetrics() (net.Listener, error) {
 	switch c.Metrics {
 	case metricsOff, metricsSame:
 		return nil, nil
 	case metricsAuto:
-		if l, err := srv.ListenMetrics(metricsAddress); err == nil {
+		if l, err := server.ListenMetrics(metricsAddress); err == nil {
 			return l, nil
 		}
-		return srv.ListenMetrics("127.0.0.1:0")
+		return server.ListenMetrics("127.0.0.1:0")
 	}
-	return srv.ListenMetrics(c.Metrics)
+	return server.ListenMetrics(c.Metrics)
 }
 
 // whereMetrics tells a person, who is told where the values are as well.

@@ -33,7 +33,11 @@ func checkSize(n int64) error {
 // opened is no store: a backup of the wrong path must not look like one of an
 // empty store.
 func openReader(dir string) (*db.DB, error) {
-	store, err := db.Open(dir, &db.Options{ReadOnly: true})
+	return openReaderWith(dir, &db.Options{ReadOnly: true})
+}
+
+func openReaderWith(dir string, o *db.Options) (*db.DB, error) {
+	store, err := db.Open(dir, o)
 	if err != nil || store.Stats().Generation > 0 {
 		return store, err
 	}
@@ -44,8 +48,10 @@ func openReader(dir string) (*db.DB, error) {
 }
 
 // openWriter opens a store for writing and creates it if need be.
-func openWriter(dir string) (*db.DB, error) {
-	store, err := db.Open(dir, nil)
+func openWriter(dir string) (*db.DB, error) { return openWriterWith(dir, nil) }
+
+func openWriterWith(dir string, o *db.Options) (*db.DB, error) {
+	store, err := db.Open(dir, o)
 	if errors.Is(err, db.ErrLocked) {
 		return nil, inUse(dir, err, fmt.Sprintf("is `crowfly serve` running? use curl -T FILE http://%s/KEY then", defaultListen))
 	}
