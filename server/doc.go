@@ -82,6 +82,11 @@
 // come, a large one goes to a file as it comes, see db.DB.PutReader. Nothing
 // is stored, and nothing stays behind, if it ends early.
 //
+// A body is compared with what Content-MD5, Content-Digest, Repr-Digest (RFC 9530)
+// and Digest (RFC 3230) say of it, in md5, sha, sha-256 and sha-512. The answer is
+// 400, with nothing stored, if one of them differs or can't be read. Digests in
+// other algorithms are ignored, and trailers refused.
+//
 // What can be refused without the body is refused before it is read, so a
 // client with a large one should send Expect: 100-continue. A connection goes
 // on after a refusal if the body that is left is short, and ends otherwise.

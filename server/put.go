@@ -16,6 +16,10 @@ func (x *exchange) put() {
 		return
 	}
 	m, bad := x.q.metadata(x.now())
+	var digests []digest
+	if bad == nil {
+		digests, bad = digestsOf(x.r.Header)
+	}
 	if bad != nil {
 		x.problem(bad.status, bad.detail)
 		return
@@ -29,7 +33,7 @@ func (x *exchange) put() {
 		return
 	}
 	o.Metadata = &m
-	if result, ok := x.upload(o); ok {
+	if result, ok := x.upload(o, digests); ok {
 		var a answer
 		a.stored(result)
 		x.answer(&a)

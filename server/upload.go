@@ -41,8 +41,15 @@ func (x *exchange) mayUpload() bool {
 var errBusy = errors.New("too much is under way")
 
 // upload stores the body of a PUT, or answers why not.
-func (x *exchange) upload(o *db.PutOptions) (db.Result, bool) {
-	u := &uploadReader{exchange: x, body: http.MaxBytesReader(x.w, x.r.Body, x.maxBody)}
+// Digests of it are checked as it comes.
+func (x *exchange) upload(o *db.PutOptions, digests []digest) (db.Result, bool) {
+	if x.r.ContentLength == 0 { // the body need not be read then
+		if err := checkAll(digests); err != nil {
+			x.brokenOff(err)
+			return db.Result{}, false
+		}
+	}
+	u := &uploadReader{exchange: x, body: http.MaxBytesReader(x.w, x.r.Body, x.maxBody), digests: digests}
 	if !u.hold(u.piece(1)) {
 		x.busy()
 		return db.Result{}, false
@@ -69,6 +76,10 @@ var errTrailer = errors.New("there are fields behind the body: trailers are not 
 // brokenOff answers a PUT whose body did not come as it should have. There is
 // no telling where the next request begins.
 func (x *exchange) brokenOff(err error) {
+	if other := (*digestError)(nil); errors.As(err, &other) {
+		x.problem(http.StatusBadRequest, other.Error()) // all of it has come
+		return
+	}
 	x.hangUp()
 	large := (*http.MaxBytesError)(nil)
 	switch {
@@ -106,6 +117,9 @@ type uploadReader struct {
 	due    bool  // its memory, when some of it comes
 	held   int64 // of the memory for bodies
 	err    error // but io.EOF
+
+	digests []digest
+	got     int64 // bytes, counted if there are digests
 }
 
 // piece is how much memory a piece takes.
@@ -185,7 +199,25 @@ func (u *uploadReader) Read(p []byte) (int, error) {
 	default:
 		u.err = err
 	}
+	if len(u.digests) > 0 {
+		return u.sum(p[:n], err)
+	}
 	return n, err
+}
+
+// sum adds what Read has got to the digests, and checks them at the end of the
+// body. If one differs, the last bytes are kept back: who has all that was
+// announced might not look at an error beside them.
+func (u *uploadReader) sum(p []byte, err error) (int, error) {
+	addTo(u.digests, p)
+	u.got += int64(len(p))
+	if err == io.EOF || err == nil && u.got == u.r.ContentLength {
+		if bad := checkAll(u.digests); bad != nil {
+			u.err = bad
+			return 0, bad
+		}
+	}
+	return len(p), err
 }
 
 // expectBody gives a body its time, whether the request wants it or not. With
