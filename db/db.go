@@ -76,6 +76,9 @@ func Open(dir string, o *Options) (*DB, error) {
 func openStore(dir string, opts Options) (*DB, error) {
 	fsys := opts.FS
 	if fsys == nil {
+		if dir == "" {
+			return nil, invalid{errors.New("open: the name of the directory is empty")}
+		}
 		var d *vfs.Dir
 		err := vfs.AfterCollection(opts.Collect, func() (err error) {
 			d, err = vfs.OpenDir(dir, !opts.ReadOnly)

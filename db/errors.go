@@ -14,7 +14,7 @@ import (
 // the key, or the file and the offset.
 var (
 	ErrNotFound error = notFound{}
-	ErrClosed         = errors.New("store is closed")
+	ErrClosed         = errors.New("store is closed") // or the Value or Snapshot
 	ErrReadOnly       = errors.New("store is read-only")
 	ErrNoSpace        = vfs.ErrNoSpace
 
@@ -70,6 +70,12 @@ type notFound struct{}
 
 func (notFound) Error() string        { return "key not found" }
 func (notFound) Is(target error) bool { return target == fs.ErrNotExist }
+
+// closedHandle is ErrClosed of a handle, by its kind.
+type closedHandle string
+
+func (h closedHandle) Error() string        { return string(h) + " is closed" }
+func (h closedHandle) Is(target error) bool { return target == ErrClosed }
 
 // invalid is an error that is ErrInvalid.
 type invalid struct{ error }

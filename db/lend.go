@@ -93,7 +93,7 @@ func (db *DB) lent(key []byte, hit index.Hit, resident func([]byte) bool) (v Len
 // on the first use.
 func (v *Lent) Range(off, n int64) ([]byte, error) {
 	if off < 0 || n < 0 || off > v.Size()-n {
-		return nil, fmt.Errorf("value %q: range %d+%d lies outside its %d bytes", v.key, off, n, v.Size())
+		return nil, withKey("value", v.key, outside(off, n, v.Size()))
 	}
 	if err := v.verify(off, n); err != nil {
 		return nil, withKey("value", v.key, err)

@@ -124,7 +124,7 @@ func (s *Snapshot) read(key []byte, use func(*segment.Segment, int64) error) (er
 func (s *Snapshot) ended() error {
 	switch {
 	case s.handle.closed.Load():
-		return fmt.Errorf("snapshot: %w", ErrClosed)
+		return closedHandle("snapshot")
 	case s.held.ordered.Segments() == nil:
 		return errRevoked
 	}

@@ -108,13 +108,18 @@ func (v *Value) Range(off, n int64) ([]byte, error) {
 // check makes sure that a range can be used, and verifies it.
 func (v *Value) check(off, n int64) (*valueSource, error) {
 	if off < 0 || n < 0 || off > v.Size()-n {
-		return nil, fmt.Errorf("value %q: range %d+%d lies outside its %d bytes", v.handle.key, off, n, v.Size())
+		return nil, v.failed(outside(off, n, v.Size()))
 	}
 	src := v.held.source.Load()
 	if src == nil {
-		return nil, v.failed(ErrClosed)
+		return nil, v.failed(closedHandle("the handle"))
 	}
 	return src, v.failed(v.verify(src, off, n))
+}
+
+// outside is about a range that is not within a value of that size.
+func outside(off, n, size int64) error {
+	return invalid{fmt.Errorf("range %d+%d lies outside its %d bytes", off, n, size)}
 }
 
 func (v *Value) failed(err error) error { return withKey("value", []byte(v.handle.key), err) }
@@ -171,7 +176,7 @@ func (v *Value) Version() Version { return v.version }
 func (v *Value) Metadata() (Metadata, error) {
 	src := v.held.source.Load()
 	if src == nil {
-		return Metadata{}, v.failed(ErrClosed)
+		return Metadata{}, v.failed(closedHandle("the handle"))
 	}
 	m, err := metadataOf(src.seg, &src.record)
 	runtime.KeepAlive(src)
@@ -187,7 +192,7 @@ func (v *Value) ModTime() time.Time {
 // ReadAt implements [io.ReaderAt].
 func (v *Value) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
-		return 0, fmt.Errorf("value %q: negative offset %d", v.handle.key, off)
+		return 0, v.failed(invalid{fmt.Errorf("negative offset %d", off)})
 	}
 	if off >= v.Size() {
 		return 0, io.EOF
@@ -234,8 +239,11 @@ func (v *Value) Seek(offset int64, whence int) (int64, error) {
 	case io.SeekEnd:
 		offset += v.Size()
 	}
-	if offset < 0 || whence < io.SeekStart || whence > io.SeekEnd {
-		return v.pos, fmt.Errorf("value %q: can't seek to %d", v.handle.key, offset)
+	if whence < io.SeekStart || whence > io.SeekEnd {
+		return v.pos, v.failed(invalid{fmt.Errorf("seek with whence %d, it must be 0 to 2", whence)})
+	}
+	if offset < 0 {
+		return v.pos, v.failed(invalid{fmt.Errorf("can't seek to %d", offset)})
 	}
 	v.pos = offset
 	return offset, nil

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,7 +19,7 @@ import (
 )
 
 // beOpener opens and closes stores as it is told: "open PATH", "probe PATH" (open
-// and close again), "touch FILE" (read it and close it), "cd PATH", "close".
+// and close again), "read PATH" (the value of k, read-only), "touch FILE" (read it and close it), "cd PATH", "close".
 func beOpener([]string) error {
 	var store *db.DB
 	return answer(func(line string) string {
@@ -32,6 +33,8 @@ func beOpener([]string) error {
 			return "open"
 		case "probe":
 			return probe(path)
+		case "read":
+			return readOnly(path)
 		case "touch":
 			return touch(path)
 		case "cd":
@@ -64,6 +67,19 @@ func probe(path string) string {
 		return spoken(err)
 	}
 	return "open"
+}
+
+// readOnly returns the value of k.
+func readOnly(path string) string {
+	store, err := db.Open(path, &db.Options{ReadOnly: true})
+	if err != nil {
+		return spoken(err)
+	}
+	value, err := store.Get(nil, []byte("k"))
+	if err := errors.Join(err, store.Close()); err != nil {
+		return spoken(err)
+	}
+	return string(value)
 }
 
 // touch does to a file what a backup or an editor does.
@@ -432,6 +448,45 @@ func TestLockNotPermitted(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused(dir)
+	other.end()
+}
+
+// TestReadOnlyNotPermitted: who may not write to a directory can read the store in it
+// with and without its lock file, and beside its writer, and leaves nothing there.
+func TestReadOnlyNotPermitted(t *testing.T) {
+	if os.Getuid() != 0 {
+		skip(t, "another user needs root")
+	}
+	dir := t.TempDir()
+	store := openStore(t, dir)
+	put(t, store, "k", "v")
+	closeStore(t, store)
+	store = openStore(t, dir)
+	other := newChild(t, "opener")
+	other.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if err := os.Chmod(dir, 0o555); err != nil {
+		t.Fatal(err)
+	}
+	letThrough(t, dir)
+	letThrough(t, other.cmd.Path)
+	other.start()
+	read := func(when string) {
+		t.Helper()
+		before, _ := filepath.Glob(filepath.Join(dir, "*"))
+		if got := other.ask("read " + dir); got != "v" {
+			t.Errorf("%s: %s", when, got)
+		}
+		if after, _ := filepath.Glob(filepath.Join(dir, "*")); !slices.Equal(before, after) {
+			t.Errorf("%s: %q became %q", when, before, after)
+		}
+	}
+	read("beside the writer")
+	closeStore(t, store)
+	read("after the writer")
+	if err := os.Remove(filepath.Join(dir, segment.LockName)); err != nil {
+		t.Fatal(err)
+	}
+	read("without a lock file")
 	other.end()
 }
 

@@ -38,6 +38,9 @@ var _ FS = (*Dir)(nil)
 // does not exist (its parent must), and its name is durable on return. A
 // directory that is missing or can't be read is an error that names the path.
 func OpenDir(path string, create bool) (*Dir, error) {
+	if path == "" { // for filepath.Abs that is the working directory
+		return nil, &fs.PathError{Op: "open", Path: `""`, Err: fs.ErrInvalid}
+	}
 	// Absolute, for messages.
 	path, err := filepath.Abs(path)
 	if err != nil {
