@@ -24,6 +24,10 @@ type answer struct {
 	text   []byte // the body, unless the method is HEAD, if it was made for this response
 	body   body   // or a part of a value, if it has any bytes
 	kept   *db.Value
+
+	// On the fast path, see origins.
+	vary   bool   // another Origin may get another header
+	origin string // whose pages may read this answer, or ""
 }
 
 // end comes after the response: a large value is not held any longer, and
@@ -50,6 +54,7 @@ func (a *answer) get(h *Handler, q *request, v *db.Lent) (err error) {
 		a.refuse(refusal{http.StatusPreconditionFailed, "the value is not the one the request is about"}, nil)
 	case notModified:
 		a.status = http.StatusNotModified
+		a.addOrigin()
 		a.addText("Cache-Control", m.CacheControl)
 		a.addValidators(current)
 	default:
@@ -88,6 +93,7 @@ func (a *answer) getValue(h *Handler, q *request, v *db.Lent, m *db.Metadata, cu
 // describe adds what describes the bytes to come.
 func (a *answer) describe(m *db.Metadata, current validators, c *content) {
 	a.add("Accept-Ranges", "bytes")
+	a.addOrigin()
 	a.addText("Cache-Control", m.CacheControl)
 	a.addText("Content-Disposition", m.ContentDisposition)
 	a.addText("Content-Encoding", m.ContentEncoding)
@@ -111,6 +117,7 @@ func (a *answer) describe(m *db.Metadata, current validators, c *content) {
 func (a *answer) refuse(r refusal, contentRange []byte) {
 	a.status, a.text = r.status, r.text()
 	a.fields = a.fields[:0]
+	a.addOrigin()
 	a.addLength(int64(len(a.text)))
 	a.addContentRange(contentRange)
 	a.add("Content-Type", problemType)
@@ -120,6 +127,7 @@ func (a *answer) refuse(r refusal, contentRange []byte) {
 // stored makes the answer to a PUT that took place.
 func (a *answer) stored(r db.Result) {
 	a.status = http.StatusNoContent
+	a.addOrigin()
 	if !r.Existed {
 		a.status = http.StatusCreated
 		a.addLength(0)
@@ -155,8 +163,21 @@ func (a *answer) addContentRange(text []byte) {
 	}
 }
 
+// addOrigin lets pages of another site read the answer.
+func (a *answer) addOrigin() {
+	if a.origin != "" {
+		a.add("Access-Control-Allow-Origin", a.origin)
+		a.add("Access-Control-Expose-Headers", exposedHeaders)
+	}
+}
+
 // addNoSniff: a browser must not take an uploaded text for a script.
-func (a *answer) addNoSniff() { a.fields = append(a.fields, noSniff+": nosniff\r\n"...) }
+func (a *answer) addNoSniff() {
+	if a.vary {
+		a.add("Vary", "Origin")
+	}
+	a.fields = append(a.fields, noSniff+": nosniff\r\n"...)
+}
 
 // addText adds a field from metadata, which need not have come over HTTP.
 func (a *answer) addText(name, value string) {

@@ -105,7 +105,11 @@ func newTwin(t *testing.T, slow bool, tokens *Tokens) *twin {
 	for i, n := range append(twinSizes, twinBlob) {
 		put(t, store, fmt.Sprint(n), noise(n, byte(i)), &db.Metadata{ModTime: exampleTime})
 	}
-	s, addr := start(t, store, &Options{MaxBody: 80_000, Tokens: tokens, Log: quiet()}, func(s *Server) {
+	var allowed []string
+	if tokens != nil {
+		allowed = []string{"http://localhost"}
+	}
+	s, addr := start(t, store, &Options{MaxBody: 80_000, Tokens: tokens, AllowOrigins: allowed, Log: quiet()}, func(s *Server) {
 		s.slow = slow
 		s.http.ReadHeaderTimeout = time.Hour // which would end in different ways on a machine that is too busy
 		s.handler.now = func() time.Time { return exampleTime }
@@ -346,7 +350,7 @@ func (g *generator) authorization(method string) string {
 var plainFields = []string{
 	"User-Agent: curl/8.5.0", "Accept: */*", "accept-ENCODING: gzip", "Connection: keep-alive", "Connection: Keep-Alive", "Referer: http://x/",
 	"Cache-Control: no-cache", "Content-Type: text/html", "Content-Type: application/pdf", "Content-Disposition: attachment", "Content-Encoding: br",
-	"Sec-Fetch-Mode: cors", "If-None-Match: *", "If-Match: *", "Accept:", "Origin: null", "Authorization: Basic x",
+	"Sec-Fetch-Mode: cors", "If-None-Match: *", "If-Match: *", "Accept:", "Origin: null", "Origin: http://localhost", "Authorization: Basic x",
 }
 
 var putFields = []string{"X-Meta-B: 1", "x-meta-a-c:  two  words ", "X-Meta-B:", "x-META-b: 2", "Content-Type: audio/x", "If-None-Match: *"}

@@ -15,7 +15,7 @@
 //	PUT       /KEY   201 created, 204 replaced, 400, 403, 408, 411, 412, 413, 431, 507
 //	DELETE    /KEY   204, 403, 404, 412
 //	GET, HEAD /      a page of the listing: 200, 400
-//	OPTIONS          204 with Allow
+//	OPTIONS          204 with Allow, or to a preflight, see Browsers
 //
 //	GET, HEAD /-/healthz   whether somebody answers: 200
 //	GET, HEAD /-/readyz    whether requests should come here: 200, 503
@@ -387,6 +387,13 @@
 // Content-Security-Policy: sandbox, so that a stored page can be looked at but
 // its scripts do not run.
 // Images, sound and films are shown.
+//
+// Pages of the sites in [Options].AllowOrigins may ask, and read every answer but
+// what net/http refuses by itself: it has Access-Control-Allow-Origin, and names the
+// fields that they may read. A preflight is answered without a token, since it
+// has none, and allows GET, HEAD, PUT and DELETE with all fields that mean something
+// here; cookies are never asked for. All answers vary with Origin then. Without tokens there are no such sites: any page there could do
+// everything.
 //
 // POST /-/compact answers 403 if a browser says that a page of another site has
 // made the request.

@@ -202,6 +202,10 @@ func (c *fastConn) Close() error {
 // request answers the request that the unread bytes begin with.
 func (c *fastConn) request() move {
 	c.began = time.Now()
+	c.answer.origin = ""
+	if c.head.seen&seenOrigin != 0 {
+		c.answer.origin = c.handler.origins.allowed(c.head.origin)
+	}
 	if c.head.method == http.MethodPut {
 		return c.put()
 	}

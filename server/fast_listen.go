@@ -78,6 +78,7 @@ func (f *fastPath) serve(tcp *conn, from *fastListener) {
 // returns nil.
 func (f *fastPath) add(s stream, free func(), from *fastListener) *fastConn {
 	c := &fastConn{stream: s, free: free, handler: f.handler, from: from}
+	c.answer.vary = f.handler.origins != nil
 	c.lend, c.near, c.far = c.lent, c.resident, c.mayWait
 	c.answer.limit = c
 	if c.looped() {

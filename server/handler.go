@@ -51,6 +51,11 @@ type Options struct {
 	// on. A port does not count.
 	Hosts []string
 
+	// AllowOrigins are the sites whose pages in a browser may ask a Server or a
+	// Handler and read the answers, such as https://maps.example, or "*" for all.
+	// They need Tokens: without them any page could do everything.
+	AllowOrigins []string
+
 	// Tokens, if not nil, are what a client must have one of, see
 	// [ParseTokens] and [ReadTokens].
 	Tokens *Tokens
@@ -65,7 +70,8 @@ type Options struct {
 }
 
 // Check returns what is wrong with the options, by the name of the field: a limit
-// below zero, or a MaxBody above db.MaxValue. Zero stands for the default.
+// below zero, a MaxBody above db.MaxValue, or an AllowOrigins that is no origin or
+// has no Tokens beside it. Zero stands for the default.
 func (o *Options) Check() error {
 	for _, limit := range []struct {
 		name       string
@@ -79,6 +85,14 @@ func (o *Options) Check() error {
 			return fmt.Errorf("server: Options.%s is %d, it must be 0 to %d", limit.name, limit.value, limit.max)
 		}
 	}
+	for _, origin := range o.AllowOrigins {
+		if err := checkOrigin(origin); err != nil {
+			return fmt.Errorf("server: Options.AllowOrigins: %w", err)
+		}
+		if o.Tokens == nil {
+			return fmt.Errorf("server: Options.AllowOrigins has %q, but there are no Tokens: any page there could do everything", origin)
+		}
+	}
 	return nil
 }
 
@@ -90,6 +104,7 @@ type Handler struct {
 	maxBody int64
 	tokens  atomic.Pointer[Tokens] // nil if everybody may do everything
 	hosts   map[string]bool        // as Options.Hosts, in lower case
+	origins origins
 	log     *slog.Logger
 	access  *slog.Logger // or nil
 	pace    pace
@@ -136,6 +151,12 @@ func NewHandler(store *db.DB, o *Options) *Handler {
 	if o.MinRate != 0 {
 		h.pace.rate = max(o.MinRate, 0)
 	}
+	if len(o.AllowOrigins) > 0 {
+		h.origins = make(origins)
+	}
+	for _, origin := range o.AllowOrigins {
+		h.origins[origin] = origin
+	}
 	h.hosts = make(map[string]bool)
 	for _, host := range o.Hosts {
 		h.hosts[strings.ToLower(host)] = true
@@ -157,6 +178,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	key, kind := splitPath(r.URL)
 	bad := x.admit()
 	switch {
+	case bad != badHost && x.preflight():
 	case bad.status != 0:
 		x.turnAway(bad)
 	case r.Method == http.MethodOptions && r.URL.Path == "*":
@@ -186,6 +208,8 @@ type exchange struct {
 	unread bool    // there is a body, and its end was not seen
 	status int     // 0 until the header is written
 
+	fromAllowed bool // a page of one of the origins asks
+
 	departed departure
 }
 
@@ -204,6 +228,7 @@ func (h *Handler) begin(w http.ResponseWriter, r *http.Request) *exchange {
 
 	// A browser must not take an uploaded text for a script.
 	w.Header().Set(noSniff, "nosniff")
+	x.fromAllowed = h.origins.allow(w.Header(), r.Header["Origin"])
 	return x
 }
 

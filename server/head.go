@@ -24,6 +24,7 @@ type head struct {
 	size   int   // of the head itself
 
 	authorization []byte // nil if there is none
+	origin        []byte
 
 	seen    fieldSet
 	decoded []byte // room for a key
@@ -47,6 +48,7 @@ const (
 	seenCacheControl
 	seenEncoding
 	seenDisposition
+	seenOrigin
 )
 
 // headKind is what the bytes of a connection turn out to be.
@@ -115,6 +117,9 @@ func (h *head) remember(fields []byte) {
 	h.host = within(h.fields, h.host)
 	if h.authorization != nil {
 		h.authorization = within(h.fields, h.authorization)
+	}
+	if h.origin != nil {
+		h.origin = within(h.fields, h.origin)
 	}
 }
 
@@ -242,8 +247,11 @@ func (h *head) field(line []byte) bool {
 // fast path knows and net/http does nothing about by itself.
 func (h *head) known(lower, name, value []byte) bool {
 	switch string(lower) {
-	case "user-agent", "accept", "referer", "origin", "dnt", "priority", "upgrade-insecure-requests":
+	case "user-agent", "accept", "referer", "dnt", "priority", "upgrade-insecure-requests":
 		return true
+	case "origin":
+		h.origin = value
+		return h.once(seenOrigin)
 	case "connection":
 		return strings.EqualFold(string(value), "keep-alive")
 	case "host":

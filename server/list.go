@@ -152,7 +152,7 @@ func (x *exchange) list() {
 		x.problem(http.StatusBadRequest, err.Error())
 		return
 	}
-	x.w.Header().Set("Vary", "Accept")
+	x.w.Header().Add("Vary", "Accept")
 	x.skipBody() // before anything is made that would wait for it
 	held := int64(maxPageBytes)
 	if !x.inFlight.take(held, 0) {

@@ -35,6 +35,7 @@ type serveCmd struct {
 	MaxBody        *int64        `env:"CROWFLY_MAX_BODY" placeholder:"BYTES" help:"Largest value that a PUT may store, by default that of the store, 1 TiB."`
 	MinRate        int64         `env:"CROWFLY_MIN_RATE" default:"4096" placeholder:"BYTES" help:"How many bytes a second a body must move, by default ${default}; 0 is no limit. When connections are scarce it is 65536 at least."`
 	Hosts          []string      `name:"allow-host" env:"CROWFLY_ALLOW_HOST" placeholder:"NAME" help:"Host by which a server without tokens may be asked, beside those of this machine: the name of a site that a proxy on this machine passes on. May be given several times."`
+	Origins        []string      `name:"cors-origin" env:"CROWFLY_CORS_ORIGIN" placeholder:"ORIGIN" help:"Site whose pages in a browser may ask this server, such as https://maps.example, or '*' for all. It needs tokens. May be given several times."`
 	Sync           string        `env:"CROWFLY_SYNC" enum:"always,interval,never" default:"always" help:"When a write is acknowledged: always, when it is on disk; interval or never, when the kernel has it, and then it is synced ten times a second or when a segment is full. By default ${default}."`
 	Verify         string        `env:"CROWFLY_VERIFY" enum:"first,always,never" default:"first" help:"When a value that is sent is checked against its checksum: on its first use after the start, always or never. By default ${default}."`
 	SpaceTarget    float64       `env:"CROWFLY_SPACE_TARGET" default:"1.3" placeholder:"RATIO" help:"How many times the live bytes the files may take before compaction gives space back, by default ${default}, at least 1.05."`
@@ -113,6 +114,9 @@ func (c *serveCmd) Run(e *env, parsed *kong.Context) (err error) {
 	log := slog.New(slog.NewTextHandler(out, nil))
 	tokens, err := serverTokens(c.Tokens)
 	if err != nil {
+		return err
+	}
+	if err := c.checkOrigins(tokens); err != nil {
 		return err
 	}
 	encryption, err := c.encryption(log)
@@ -215,6 +219,17 @@ func (c *serveCmd) listen(tokens *server.Tokens) (net.Listener, error) {
 	return server.Listen(c.Listen, tokens)
 }
 
+// checkOrigins refuses origins that are none, or that no token guards.
+func (c *serveCmd) checkOrigins(tokens *server.Tokens) error {
+	if tokens == nil && len(c.Origins) > 0 {
+		return errors.New("--cors-origin needs --token-file: without tokens any page there could do everything")
+	}
+	if err := (&server.Options{AllowOrigins: c.Origins, Tokens: tokens}).Check(); err != nil {
+		return fmt.Errorf("--cors-origin: %w", err)
+	}
+	return nil
+}
+
 // options are those of the server.
 func (c *serveCmd) options(log *slog.Logger, tokens *server.Tokens, encryption *tls.Config) *server.Options {
 	o := &server.Options{
@@ -225,6 +240,8 @@ func (c *serveCmd) options(log *slog.Logger, tokens *server.Tokens, encryption *
 		MinRate:  c.MinRate,
 		Metrics:  c.Metrics == metricsSame,
 		Log:      log,
+
+		AllowOrigins: c.Origins,
 	}
 	if c.MinRate == 0 {
 		o.MinRate = -1

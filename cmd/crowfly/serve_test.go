@@ -148,6 +148,7 @@ func TestServeFailsClean(t *testing.T) {
 		{"--listen", "127.0.0.1:0", "--max-body", fmt.Sprint(int64(db.MaxValue) + 1)},
 		{"--listen", "127.0.0.1:0", "--max-in-flight", "0"},
 		{"--listen", "127.0.0.1:0", "--allow-host", "http://x"},
+		{"--listen", "127.0.0.1:0", "--cors-origin", "*"},
 	} {
 		r := crowfly(append([]string{"serve", dir}, args...)...)
 		if r.code == exitOK || r.err == "" {
