@@ -77,7 +77,7 @@ var smugglingCases = []hostileCase{
 	{"CL of too much", puts + "Content-Length: 1000\n\nhello", "400 end"},
 	{"CL of all there is", puts + "Content-Length: 9223372036854775807\n\nhello", "413 end"},
 	{"CL of a GET", get + "Content-Length: 41\n\n" + hidden, "200"},
-	{"CL of a DELETE", "DELETE /gone" + h1 + "Content-Length: 41\n\n" + hidden, "404"},
+	{"CL of a DELETE", "DELETE /gone" + h1 + "Content-Length: 41\n\n" + hidden, "400"},
 	{"no CL", puts + "\nhello\n\n", "201 400 end"},
 	{"no CL in HTTP/1.0", "PUT /new" + h0 + "\nhello", "411 end"},
 }

@@ -19,16 +19,23 @@ var otherOperation = []string{
 	"X-Update-Range", "X-Patch-Range", "Im", // a part or a difference
 	"X-Http-Method", "X-Http-Method-Override", "X-Method-Override", // another method
 	"Destination", "Overwrite", "Depth", "If", "Lock-Token", // WebDAV
-	"Content-Transfer-Encoding", // the body is not the value
+	"Oc-Chunked", "X-Symlink-Target", // a piece, a link
 }
 
 // otherProtocol are the beginnings of the names of header fields by which other
 // object stores ask for other operations: copies, parts, access rights, tags,
 // conditions of their own.
-var otherProtocol = []string{"X-Amz-", "X-Goog-", "X-Ms-", "X-Copy-From", "X-Object-", "X-Delete-", "Upload-", "Tus-"}
+var otherProtocol = []string{"X-Amz-", "X-Goog-", "X-Ms-", "X-Copy-From", "X-Object-", "X-Delete-", "X-Oss-", "X-Cos-", "X-Obs-", "X-Upload-", "Upload-", "Tus-"}
 
 // byProxies are fields that begin so and ask for nothing: proxies add them.
 var byProxies = []string{"X-Amz-Cf-Id", "X-Goog-Authenticated-User-", "X-Goog-Iap-", "X-Ms-Client-Principal"}
+
+// contentFields are the fields about a body that are stored, checked or only tell
+// of it. Another one may say that the body is not the value.
+var contentFields = []string{
+	"Content-Type", "Content-Length", "Content-Encoding", "Content-Disposition", "Content-Language", "Content-Location",
+	"Content-Md5", "Content-Digest",
+}
 
 const notInPart = "a part of a value can't be written or deleted: nothing was changed"
 
@@ -44,7 +51,13 @@ func refuseWrite(r *http.Request) *refusal {
 	if len(r.Header["Range"]) > 0 || len(r.Header["Content-Range"]) > 0 {
 		return &refusal{http.StatusBadRequest, notInPart}
 	}
+	if r.Method == http.MethodDelete && r.ContentLength != 0 {
+		return &refusal{http.StatusBadRequest, "DELETE takes no body, which might tell what to delete: nothing was changed"}
+	}
 	for name := range r.Header {
+		if strings.HasPrefix(name, "Content-") && !slices.Contains(contentFields, name) {
+			return &refusal{http.StatusNotImplemented, "the header field " + name + " is not understood, and may say that the body is not the value: nothing was changed"}
+		}
 		if slices.Contains(otherOperation, name) || beginsWithAny(name, otherProtocol) && !beginsWithAny(name, byProxies) {
 			return &refusal{http.StatusNotImplemented, "the header field " + name + " asks for an operation that this server does not have: nothing was changed"}
 		}
@@ -69,6 +82,9 @@ func (q *request) refuseWrite() *refusal {
 	}
 	if _, ok := parseDate(q.ifUnmodifiedSince, time.Now()); !ok && q.ifUnmodifiedSince != "" && q.ifMatch == "" {
 		return &refusal{http.StatusBadRequest, "If-Unmodified-Since takes one date, such as Mon, 02 Jan 2006 15:04:05 GMT"}
+	}
+	if kind, _, _ := strings.Cut(q.contentType, ";"); strings.EqualFold(strings.TrimSpace(kind), "multipart/byteranges") {
+		return &refusal{http.StatusBadRequest, notInPart}
 	}
 	for coding := range strings.SplitSeq(q.contentEncoding, ",") {
 		if strings.EqualFold(strings.TrimSpace(coding), "aws-chunked") {

@@ -35,6 +35,10 @@ func TestWritesMeanWhatTheySay(t *testing.T) {
 		{"/k", "Content-Encoding: aws-chunked", 501},
 		{"/k", "Content-Encoding: gzip, AWS-Chunked", 501},
 		{"/k", "Content-Transfer-Encoding: base64", 501},
+		{"/k", "Content-Other: x", 501},
+		{"/k", "Content-Type: Multipart/ByteRanges; boundary=x", 400},
+		{"/k", "OC-Chunked: 1", 501},
+		{"/k", "X-Oss-Copy-Source: /b/other", 501},
 		{"/k", "X-Amz-Copy-Source: /b/other", 501},
 		{"/k", "x-amz-acl: private", 501},
 		{"/k", "X-Goog-If-Generation-Match: 0", 501},
@@ -55,6 +59,7 @@ func TestWritesMeanWhatTheySay(t *testing.T) {
 	for _, slow := range []bool{false, true} {
 		store := openStore(t)
 		_, addr := start(t, store, nil, func(s *Server) { s.slow = slow })
+		put(t, store, "text", []byte("v"), nil)
 		for _, method := range []string{"PUT", "DELETE"} {
 			for _, c := range refused {
 				put(t, store, "k", []byte("before"), &db.Metadata{ModTime: exampleTime})
@@ -90,6 +95,11 @@ func TestWritesMeanWhatTheySay(t *testing.T) {
 		}
 		dial(t, addr).do("GET", "/k?cache=1", "").wantStatus(t, 404)
 		dial(t, addr).do("POST", "/-/compact?dry-run", "").wantStatus(t, 400)
+		tag := etagIn(t, store, "text")
+		dial(t, addr).do("DELETE", "/text", "versions").wantStatus(t, 400)
+		if etagIn(t, store, "text") != tag {
+			t.Error("a DELETE with a body has deleted")
+		}
 	}
 }
 
