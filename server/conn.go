@@ -24,6 +24,7 @@ type conn struct {
 	framing framing
 	holding bool
 	held    []byte // a header not yet written; empty unless holding
+	ending  ending
 }
 
 // Read implements [net.Conn].
@@ -32,6 +33,7 @@ func (c *conn) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	n, err := c.read(p)
+	c.ending.read(n, err)
 	return len(c.framing.follow(p[:n])), err
 }
 
@@ -48,9 +50,14 @@ func (c *conn) read(p []byte) (int, error) {
 }
 
 // Close implements [net.Conn].
-func (c *conn) Close() error {
-	defer c.free()
-	return c.TCPConn.Close()
+func (c *conn) Close() error { return c.ending.close(c.TCPConn, c.time.pace, c.free) }
+
+// SetLinger is that of a net.TCPConn. What is cut off does not end in stages.
+func (c *conn) SetLinger(seconds int) error {
+	if seconds == 0 {
+		c.ending.over.Store(true)
+	}
+	return c.TCPConn.SetLinger(seconds)
 }
 
 // hold keeps back the next Write until there is something to send with it.
@@ -103,6 +110,7 @@ func (c *conn) writeNow(p []byte) (int, error) {
 	if err := c.time.begin(c.TCPConn, len(p)); err != nil {
 		return 0, err
 	}
+	c.ending.wrote(p)
 	n, err := c.TCPConn.Write(p)
 	if err != nil {
 		_ = c.SetLinger(0)

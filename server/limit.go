@@ -114,8 +114,9 @@ func (l *listener) Close() error {
 // otherConn is a connection that is not TCP.
 type otherConn struct {
 	net.Conn
-	time writeTime
-	free func()
+	time   writeTime
+	free   func()
+	ending ending
 }
 
 // SetWriteDeadline implements [net.Conn].
@@ -126,14 +127,12 @@ func (c *otherConn) Write(p []byte) (int, error) {
 	if err := c.time.begin(c.Conn, len(p)); err != nil {
 		return 0, err
 	}
+	c.ending.wrote(p)
 	return c.Conn.Write(p)
 }
 
 // Close implements [net.Conn].
-func (c *otherConn) Close() error {
-	defer c.free()
-	return c.Conn.Close()
-}
+func (c *otherConn) Close() error { return c.ending.close(c.Conn, c.time.pace, c.free) }
 
 // budget is the memory that bodies under way may take together, in bytes.
 type budget struct {

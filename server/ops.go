@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -61,8 +62,14 @@ func (s *Server) connections() (fast, slow int) {
 }
 
 // countConn hears of the connections that are net/http's.
-func (s *Server) countConn(_ net.Conn, state http.ConnState) {
+func (s *Server) countConn(c net.Conn, state http.ConnState) {
 	switch state {
+	case http.StateActive: // a request has begun
+		if secret, ok := c.(*tls.Conn); ok {
+			if c, ok := secret.NetConn().(*conn); ok {
+				c.ending.refused.Store(true) // what is written does not tell
+			}
+		}
 	case http.StateNew:
 		s.slowly.Add(1)
 	case http.StateClosed, http.StateHijacked:

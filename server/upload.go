@@ -88,6 +88,9 @@ func (x *exchange) brokenOff(err error) {
 	case errors.Is(err, errBusy):
 		x.busy()
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		if c := connOf(x.r); c != nil {
+			c.ending.over.Store(true) // it has had its time
+		}
 		x.problem(http.StatusRequestTimeout, "the body came too slowly")
 	case errors.Is(err, errTrailer):
 		x.problem(http.StatusBadRequest, errTrailer.Error())
