@@ -117,7 +117,7 @@ func openStore(dir string, opts Options) (*DB, error) {
 // the lock. Reads that have begun may end, and what open handles hold stays
 // valid; mappings go when the last of them does. It returns ErrOpenHandles,
 // with the store closed, if there are such handles. If there are none it forces a
-// collection, see Options.Collect, and waits up to 0.1 s, so that the descriptors
+// collection, see Options.Collect, and waits up to 1 s, so that the descriptors
 // and mappings are gone on return. A second Close does nothing.
 func (db *DB) Close() error {
 	if db.opts.ReadOnly {

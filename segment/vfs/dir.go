@@ -24,7 +24,7 @@ type Dir struct {
 	// is used, or nil for none.
 	Collect func()
 
-	files  atomic.Int64          // that are open, as far as collections have shown
+	files  atomic.Int64          // that are open or mapped, as far as collections have shown
 	path   string                // when it was opened, for messages
 	root   *os.Root              // closed by the collector, like handle
 	handle *os.File              // the same directory

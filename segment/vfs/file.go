@@ -84,7 +84,7 @@ func (f *file) Map(size int64) (*Mapping, error) {
 	}
 	var m *Mapping
 	err = AfterCollection(f.dir.Collect, func() (err error) {
-		m, err = mapFile(h, size)
+		m, err = mapFile(h, size, &f.dir.files)
 		return err
 	})
 	return m, err

@@ -2,9 +2,12 @@
 
 package vfs
 
-import "os"
+import (
+	"os"
+	"sync/atomic"
+)
 
-func mapFile(f *os.File, size int64) (*Mapping, error) { return HeapMapping(f, size) }
+func mapFile(f *os.File, size int64, _ *atomic.Int64) (*Mapping, error) { return HeapMapping(f, size) }
 
 // systemMaps: copies on the heap are no mappings, but counting them costs
 // nothing and has the same code run.

@@ -38,8 +38,9 @@ func (r region) pointer() unsafe.Pointer {
 	return *(*unsafe.Pointer)(unsafe.Pointer(&r.addr))
 }
 
-// mapFile maps [0, size) of f, which may be shorter, for reading.
-func mapFile(f *os.File, size int64) (*Mapping, error) {
+// mapFile maps [0, size) of f, which may be shorter, for reading. As long as the file
+// is mapped count is one more.
+func mapFile(f *os.File, size int64, count *atomic.Int64) (*Mapping, error) {
 	if err := checkSize(size); err != nil {
 		return nil, &os.PathError{Op: "mmap", Path: f.Name(), Err: err}
 	}
@@ -58,7 +59,8 @@ func mapFile(f *os.File, size int64) (*Mapping, error) {
 	mapCount.add(len(m.bytes))
 	r := region{addr: uintptr(p), size: len(m.bytes)}
 	mapped.add(r.addr, area{r.size, m.path})
-	Own(m, retire, retirement{r, m.moved})
+	count.Add(1)
+	Own(m, retire, retirement{r, m.moved, count})
 	return m, nil
 }
 
@@ -66,6 +68,7 @@ func mapFile(f *os.File, size int64) (*Mapping, error) {
 type retirement struct {
 	region
 	moved *atomic.Int64
+	count *atomic.Int64
 }
 
 // retire replaces a mapping that nobody should use any more by addresses that
@@ -79,6 +82,7 @@ func retire(r retirement) {
 		// still counts as live: space is lost, but no reader is wrong.
 		return
 	}
+	r.count.Add(-1)
 	mapCount.drop(r.size, r.moved)
 	held.push(r.region)
 }

@@ -13,7 +13,8 @@ import (
 
 const (
 	collectRate = time.Second // at most one forced collection in this time, in the process
-	settleTries = 20          // cleanups run soon after a collection, not in it
+	retries     = 20          // cleanups run soon after a collection, not in it
+	settleTries = 200
 	settlePause = 5 * time.Millisecond
 )
 
@@ -31,7 +32,7 @@ func AfterCollection(collect func(), do func() error) error {
 	if now-last > int64(collectRate) && lastCollection.CompareAndSwap(last, now) {
 		collect()
 	}
-	for range settleTries {
+	for range retries {
 		if err = do(); !isScarce(err) {
 			break
 		}
@@ -44,8 +45,8 @@ func isScarce(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
 }
 
-// Settle forces a collection and waits, for 0.1 s at most, until the files that
-// nothing uses any more are closed.
+// Settle forces a collection and waits, for 1 s at most, until the files that
+// nothing uses any more are closed and not mapped. It returns as soon as they are.
 func (d *Dir) Settle() {
 	if d.Collect == nil || d.files.Load() == 0 {
 		return
