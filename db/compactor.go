@@ -96,6 +96,18 @@ func (db *DB) scheduleCompaction(after time.Duration) {
 	}
 }
 
+// rescheduleCompaction sets the timer, also if a commit has set it meanwhile, which
+// did not know how soon the next step is due.
+func (db *DB) rescheduleCompaction(after time.Duration) {
+	c := &db.compactor
+	c.brief.Lock()
+	defer c.brief.Unlock()
+	if c.scheduled.Swap(true) && !c.stop() {
+		return // it has just run out
+	}
+	c.stop = db.fs.AfterFunc(after, db.compactTimer)
+}
+
 // scheduleReclaim sets the timer that looks after removed segments, unless it
 // is set. It has a timer of its own, since what it finds depends on collections,
 // and when compaction goes on must not.
@@ -146,7 +158,7 @@ func (db *DB) compactTimer() {
 		db.scheduleCompaction(wait)
 		return
 	}
-	db.scheduleCompaction(db.pace(running.read()-before) - db.fs.Now().Sub(began))
+	db.rescheduleCompaction(db.pace(running.read()-before) - db.fs.Now().Sub(began))
 }
 
 // choose begins the next compaction, or writes a hint instead, and reports
@@ -157,7 +169,7 @@ func (db *DB) choose() bool {
 		return false // until the store is opened again
 	}
 	missing := db.missingHints()
-	if c.owed == 0 || len(missing) == 0 {
+	if c.owed == 0 || len(missing) == 0 || db.manyDead() {
 		c.running = db.pick()
 	}
 	if c.running != nil {

@@ -104,7 +104,8 @@ const (
 	startAt   = 0.8 // of the space target, so that the target is not exceeded for long
 	minGain   = 20  // the part of a segment, one in so many, that must be dead for it to be compacted
 	mostStuck = 10  // the part of the live bytes that stuck tombstones may take
-	maxInputs = 16
+	maxInputs = 16  // that have to be read
+	maxDead   = 256
 )
 
 // pick chooses what to compact in the background, or nothing as long as the
@@ -133,6 +134,14 @@ func (db *DB) pick() *compaction {
 		return nil
 	}
 	return db.newCompaction(inputs)
+}
+
+// manyDead reports whether there are so many wholly dead segments that they go
+// before anything that takes time.
+func (db *DB) manyDead() bool {
+	s := db.measure()
+	s.drop(func(c candidate) bool { return c.need > 0 })
+	return len(s.candidates) > maxInputs
 }
 
 func (s *space) drop(unfit func(candidate) bool) {
@@ -180,7 +189,22 @@ func (s *space) best(size int64) []candidate {
 		return nil
 	}
 	group := s.take(size)
-	return group[:min(len(group), maxInputs)]
+	return group[:atMost(group)]
+}
+
+// atMost is how many of a group may be compacted at once. What is wholly dead goes
+// without being read.
+func atMost(group []candidate) int {
+	read := 0
+	for i, c := range group {
+		if c.need > 0 {
+			read++
+		}
+		if read > maxInputs || i == maxDead {
+			return i
+		}
+	}
+	return len(group)
 }
 
 // withSmall adds small candidates to a group that leaves room for them in a

@@ -221,7 +221,7 @@ func (d *Dir) Trash(name string) (string, error) {
 
 // List implements [FS]. Directories, links and special files don't count.
 func (d *Dir) List() ([]string, error) {
-	dir, err := d.root.Open(".") // a descriptor of its own has a position of its own
+	dir, err := d.self()
 	if err != nil {
 		return nil, d.fail(err, "open", ".")
 	}
