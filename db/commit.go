@@ -445,8 +445,8 @@ func (db *DB) commitStaged(group []*commit, sync bool) error {
 		db.writer.broken = true
 		return err
 	}
-	if sync {
-		if err := db.syncActive(); err != nil {
+	if sync { // sabotage: sync-group
+		if err := db.syncActive(); err != nil { // sabotage: publish-after-sync
 			return err
 		}
 	}
@@ -486,7 +486,7 @@ func (db *DB) syncActive() error {
 		return nil
 	}
 	if err := db.writer.active.Sync(); err != nil {
-		db.writer.poison = err
+		db.writer.poison = err // sabotage: poison-after-sync
 		return err
 	}
 	db.counters.syncs.Add(1)

@@ -58,7 +58,7 @@ func (db *DB) newCompaction(inputs []*segment.Segment) *compaction {
 	c := &compaction{db: db, inputs: inputs, offset: segment.HeaderSize, oldest: ^uint64(0)}
 	c.borrow()
 	for _, e := range db.manifests.Current().Segments {
-		if !e.Active && !c.isInput(e.ID) {
+		if !e.Active && !c.isInput(e.ID) { // sabotage: count-dead-outside
 			c.oldest = min(c.oldest, e.Tally.MinSeq)
 		}
 	}
@@ -147,7 +147,7 @@ func (c *compaction) skip(in *segment.Segment) {
 // kind only a newer version knows, and no older version of a value that is
 // damaged elsewhere. The caller holds compactor.mu.
 func (db *DB) nothingIn(seg *segment.Segment) bool {
-	return len(db.compactor.suspect) == 0 && db.index.Usage(seg) == index.Usage{} && len(seg.Blobs()) == 0
+	return len(db.compactor.suspect) == 0 && db.index.Usage(seg) == index.Usage{} && len(seg.Blobs()) == 0 // sabotage: nothing-in
 }
 
 // take copies a record if it is needed.
@@ -182,13 +182,13 @@ func (c *compaction) needed(in *segment.Segment, r *segment.Record) (_ bool, err
 		case errors.Is(err, ErrNotFound):
 			return false, nil
 		case err != nil:
-			return false, err
+			return false, err // sabotage: unclear-record
 		case hit.Segment == in:
 			return hit.Offset == r.Offset, nil
 		}
 		return false, c.db.checkSuspect(hit)
 	case segment.KindDelete:
-		return c.oldest < r.Seq, nil
+		return c.oldest < r.Seq, nil // sabotage: keep-tombstone
 	case segment.KindWatermark:
 		return false, nil
 	}
@@ -211,7 +211,7 @@ func (db *DB) checkSuspect(hit index.Hit) error {
 
 // copy appends a verified copy of the record.
 func (c *compaction) copy(in *segment.Segment, r *segment.Record) error {
-	if err := r.VerifyValue(); err != nil {
+	if err := r.VerifyValue(); err != nil { // sabotage: verify-copied
 		return in.Damage(r.Offset, fmt.Sprintf("key %q: %v", r.Key, err))
 	}
 	w, err := c.output(segment.CopySize(r))
@@ -286,11 +286,11 @@ func (c *compaction) flush() error {
 //  5. readers lose the inputs, the files are unlinked
 func (c *compaction) commit() error {
 	for _, w := range c.outputs {
-		if err := errors.Join(readBack(w), w.Trim(), w.Sync()); err != nil {
+		if err := errors.Join(readBack(w), w.Trim(), w.Sync()); err != nil { // sabotage: sync-output
 			return err
 		}
 	}
-	if err := c.db.Sync(); err != nil {
+	if err := c.db.Sync(); err != nil { // sabotage: sync-before-edit
 		return err
 	}
 	if err := c.editManifest(); err != nil {
@@ -298,7 +298,7 @@ func (c *compaction) commit() error {
 	}
 	c.made, c.outputs = len(c.outputs), nil // there is no way back
 	if err := c.moveOver(); err != nil {
-		c.db.poison(fmt.Errorf("a compaction was cut off: %w", err))
+		c.db.poison(fmt.Errorf("a compaction was cut off: %w", err)) // sabotage: poison-cut-compaction
 		return err
 	}
 	for _, in := range c.inputs {
@@ -330,7 +330,7 @@ func readBack(w *segment.Writer) (err error) {
 // had, but nobody can tell what may be removed.
 func (c *compaction) moveOver() (err error) {
 	defer vfs.EndGuard(vfs.BeginGuard(), &err)
-	c.countBlobs()
+	c.countBlobs() // sabotage: repoint-before-retire
 	return c.repoint()
 }
 
@@ -371,7 +371,7 @@ func (c *compaction) edit(m *manifest.List) {
 // the inputs named goes with them.
 func (c *compaction) countBlobs() {
 	for i := range c.kept {
-		c.db.blobs.count(&c.kept[i], 1)
+		c.db.blobs.count(&c.kept[i], 1) // sabotage: count-copied-blobs
 	}
 	for i := range c.left {
 		c.db.blobs.count(&c.left[i], -1)

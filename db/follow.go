@@ -278,7 +278,7 @@ func (n *news) durableEnd(seg *segment.Segment, e *manifest.Entry, from int64) (
 	if err != nil {
 		return 0, err
 	}
-	if tail.Newer != nil {
+	if tail.Newer != nil { // sabotage: newer-record
 		return 0, newerRecord(seg, tail)
 	}
 	proven := max(tail.Proven, e.Length)
@@ -292,7 +292,7 @@ func (n *news) durableEnd(seg *segment.Segment, e *manifest.Entry, from int64) (
 		return 0, err
 	}
 	if n.alive || alive {
-		return proven, nil
+		return proven, nil // sabotage: follow-proven
 	}
 	return tail.Valid, nil
 }

@@ -160,7 +160,7 @@ func (db *DB) loadHints(list []sealedSegment) (rest []sealedSegment) {
 func (db *DB) endHint(c *hintCursor) ([]segment.HintExtent, error) {
 	defer c.hint.Close()
 	extents, err := c.hint.Extents()
-	if err != nil {
+	if err != nil { // sabotage: believe-hint
 		return nil, err
 	}
 	for i := range extents {
@@ -257,7 +257,7 @@ func (m *hintMerge) Less(i, j int) bool {
 		return order < 0
 	}
 	if a.Seq != b.Seq {
-		return a.Seq > b.Seq
+		return a.Seq > b.Seq // sabotage: newest-hint-wins
 	}
 	return a.Kind == segment.KindDelete
 }

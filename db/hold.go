@@ -59,7 +59,7 @@ func (h *snapshotHold) revoke() bool {
 		return false
 	}
 	for seg := range segs.All() {
-		if h.lent[seg.Slot()].Load() {
+		if h.lent[seg.Slot()].Load() { // sabotage: lent-is-kept
 			h.kept = append(h.kept, seg)
 		}
 	}

@@ -166,8 +166,8 @@ func (db *DB) fit(s *space, measure func() int64) (room int64) {
 	if room = measure(); room < least && len(db.pinned.held()) > 0 {
 		db.collectUntil(func() bool { room = measure(); return room >= least })
 	}
-	db.compactor.short = room < most
-	s.drop(func(c candidate) bool { return c.need > room })
+	db.compactor.short = room < most                        // sabotage: note-short
+	s.drop(func(c candidate) bool { return c.need > room }) // sabotage: drop-unfit
 	return room
 }
 
@@ -323,7 +323,7 @@ func (j *compactJob) end() error {
 		return nil
 	}
 	if errors.Is(part.failed, errPaused) {
-		j.again(part)
+		j.again(part) // sabotage: again-after-pause
 		return nil
 	}
 	if j.together = false; isNoSpace(part.failed) && len(part.inputs) > 1 && j.groups > 1 {

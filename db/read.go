@@ -32,7 +32,7 @@ func (db *DB) View(key []byte, fn func(value []byte) error) error {
 		return db.viewBlob(key, fn)
 	}
 	err = fn(r.Value)
-	runtime.KeepAlive(hit.Segment)
+	runtime.KeepAlive(hit.Segment) // sabotage: keep-segment
 	return err
 }
 
@@ -112,7 +112,7 @@ func (db *DB) verified(hit index.Hit) (segment.Record, error) {
 	if db.trusted(hit) {
 		return hit.Segment.Peek(hit.Offset)
 	}
-	r, err := hit.Segment.Read(hit.Offset)
+	r, err := hit.Segment.Read(hit.Offset) // sabotage: read-proven
 	if err != nil {
 		return r, err
 	}

@@ -33,7 +33,7 @@ func (db *DB) recover() (err error) {
 	if m != nil {
 		// The run that renamed it may have been killed before it synced the
 		// directory. What is built on it now must not outlive it.
-		if err := db.fs.SyncDir(); err != nil {
+		if err := db.fs.SyncDir(); err != nil { // sabotage: sync-found-manifest
 			return err
 		}
 	}
@@ -52,7 +52,7 @@ func (db *DB) recover() (err error) {
 	}
 	db.manifests = manifest.NewOwner(db.fs, m, next)
 	db.compactor.since = next
-	if err := db.checkStrays(m, segment.Files(names)); err != nil {
+	if err := db.checkStrays(m, segment.Files(names)); err != nil { // sabotage: load-before-strays
 		return err
 	}
 	if err := db.loadSealed(m); err != nil {
@@ -125,6 +125,7 @@ func (db *DB) openStray(m *manifest.List, id segment.ID) (*segment.Segment, erro
 	case isPathError(err) && m.Repaired:
 		return nil, nil // what a repair replaced goes to the trash unread
 	case isPathError(err):
+		// sabotage: unreadable-leftover
 		return nil, err // what can't be read may be the proof
 	case err != nil:
 		return nil, nil
@@ -268,7 +269,7 @@ func (db *DB) recoverTail(m *manifest.List, e *manifest.Entry, names []string) e
 	if tail.Newer != nil {
 		return newerRecord(seg, tail)
 	}
-	if tail.Valid < tail.Proven {
+	if tail.Valid < tail.Proven { // sabotage: copy-tail
 		return unverified(seg, tail.Valid, tail.Proven)
 	}
 	if err := db.attach(seg); err != nil {
@@ -281,7 +282,7 @@ func (db *DB) recoverTail(m *manifest.List, e *manifest.Entry, names []string) e
 	if err := db.checkTail(seg, tail); err != nil {
 		return err
 	}
-	db.noteSeq(tail.MaxSeq)
+	db.noteSeq(tail.MaxSeq) // sabotage: note-torn-seq
 	dead, err := db.index.Merge(changes, 0)
 	if err != nil {
 		return err
@@ -365,7 +366,7 @@ func (db *DB) copyTail(seg *segment.Segment, tail segment.Tail) (*manifest.Entry
 	if w == nil {
 		return nil, nil
 	}
-	if err := errors.Join(w.Flush(nil), w.Trim(), w.Sync()); err != nil {
+	if err := errors.Join(w.Flush(nil), w.Trim(), w.Sync()); err != nil { // sabotage: sync-copied-tail
 		return nil, err
 	}
 	out := w.Segment()
@@ -386,7 +387,7 @@ func (db *DB) noteSeq(seq uint64) { db.writer.seq = max(db.writer.seq, seq) }
 // with their hints, and manifests before the last two. Nobody can need them, so a
 // failure does not matter.
 func (db *DB) removeStrays(m *manifest.List, names []string) {
-	if m.Repaired {
+	if m.Repaired { // sabotage: trash-originals
 		return // that is for finishRepair
 	}
 	for _, name := range names {

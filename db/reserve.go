@@ -42,7 +42,7 @@ func (c *commit) deletes() bool { return !c.puts() }
 // deletes for the reserve behind it.
 func (db *DB) reserve(group []*commit) error {
 	if slices.ContainsFunc(group, (*commit).puts) {
-		return db.writer.active.Reserve(db.reserveSize(), db.mayPut)
+		return db.writer.active.Reserve(db.reserveSize(), db.mayPut) // sabotage: reserve-for-deletes
 	}
 	return db.writer.active.Reserve(db.lastSize(), nil)
 }
@@ -60,7 +60,7 @@ func (db *DB) prepareNext(group []*commit) error {
 	for _, c := range group {
 		size += c.size
 	}
-	if !db.writer.active.HalfFull(size) {
+	if !db.writer.active.HalfFull(size) { // sabotage: spare-segment
 		return nil
 	}
 	if db.writer.spare == nil {

@@ -111,7 +111,7 @@ func (db *DB) scarce() bool { return db.free(scarceBelow) == 0 }
 
 // segmentSize is how long the next segment may get.
 func (db *DB) segmentSize() int64 {
-	return min(max(db.free(0)/segmentPart, smallestSegment*db.reserveSize()), db.opts.SegmentSize)
+	return min(max(db.free(0)/segmentPart, smallestSegment*db.reserveSize()), db.opts.SegmentSize) // sabotage: small-segments
 }
 
 // hold has blocks held for the compaction of any one segment, or fewer if there
@@ -133,7 +133,7 @@ func (db *DB) mayPut(n int64) error {
 	if db.free(0) >= holdBelow*db.opts.SegmentSize {
 		return nil
 	}
-	_, err := db.hold()
+	_, err := db.hold() // sabotage: room-for-compaction
 	return err
 }
 
@@ -176,7 +176,7 @@ func (db *DB) roomToTry() int64 {
 // is nearly full.
 func (c *compaction) borrow() {
 	c.room = c.db.free(1)
-	if !c.db.scarce() {
+	if !c.db.scarce() { // sabotage: scarce-blocks
 		return
 	}
 	if size := c.db.compactor.room.lend(c.db.fs); size > 0 {

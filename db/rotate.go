@@ -10,7 +10,7 @@ import (
 // its first record, so a record in a file that no manifest names is proof of a
 // lost manifest.
 func (db *DB) rotate(size int64) error {
-	if err := db.syncActive(); err != nil {
+	if err := db.syncActive(); err != nil { // sabotage: sync-before-seal
 		return err
 	}
 	if err := db.establish(); err != nil {
@@ -92,7 +92,7 @@ func (db *DB) editManifest(change func(*manifest.List)) error {
 // this run must not write any more.
 func (db *DB) noteUnknown(err error) error {
 	if err != nil && !db.manifests.OutcomeKnown() {
-		db.writer.poison = err
+		db.writer.poison = err // sabotage: poison-unknown-manifest
 	}
 	return err
 }
@@ -100,7 +100,7 @@ func (db *DB) noteUnknown(err error) error {
 // discard takes back a new segment that did not get into the manifest. If it
 // may have, it stays.
 func (db *DB) discard(seg *segment.Segment) {
-	if db.manifests.OutcomeKnown() {
+	if db.manifests.OutcomeKnown() { // sabotage: keep-unknown-segment
 		db.retire(seg.ID())
 	}
 }
@@ -140,7 +140,7 @@ func (db *DB) retire(ids ...segment.ID) {
 	for _, id := range ids {
 		db.fs.Remove(id.FileName()) // the next open removes what stays behind
 		if db.hints.has(id) {
-			db.fs.Remove(id.HintName())
+			db.fs.Remove(id.HintName()) // sabotage: remove-hint
 		}
 	}
 	db.hints.forget(ids)

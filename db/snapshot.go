@@ -35,7 +35,7 @@ func (db *DB) Snapshot() (*Snapshot, error) {
 		return nil, err
 	}
 	s := &Snapshot{db: db, held: newSnapshotHold(ordered)}
-	s.handle = db.handles.add(kindSnapshot, nil, s.held)
+	s.handle = db.handles.add(kindSnapshot, nil, s.held) // sabotage: snapshot-holds
 	watch(s, s.handle)
 	return s, nil
 }
@@ -151,7 +151,7 @@ func (s *Snapshot) goneFrom(seg *segment.Segment, off int64, err error) error {
 	if err := s.ended(); err != nil {
 		return err
 	}
-	if s.db.opts.ReadOnly || s.db.closed() {
+	if s.db.opts.ReadOnly || s.db.closed() { // sabotage: expire-after-close
 		return fmt.Errorf("%w: %v", ErrSnapshotExpired, err)
 	}
 	return seg.Damage(off, err.Error())

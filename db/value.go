@@ -51,7 +51,7 @@ func (db *DB) newValue(seg *segment.Segment, off int64, hit index.Hit) (*Value, 
 	if err != nil {
 		return nil, err
 	}
-	return db.handleOf(&valueSource{seg: seg, record: r, payload: p, hit: hit}, hit.Verified() && !p.Chunked()), nil
+	return db.handleOf(&valueSource{seg: seg, record: r, payload: p, hit: hit}, hit.Verified() && !p.Chunked()), nil // sabotage: verified-blob
 }
 
 // handleOf returns a registered handle. verified says that the whole value was.
@@ -59,7 +59,7 @@ func (db *DB) handleOf(src *valueSource, verified bool) *Value {
 	v := &Value{db: db, held: new(valueHold), size: src.payload.Size, version: versionOf(&src.record)}
 	v.held.source.Store(src)
 	v.verified.Store(verified)
-	v.handle = db.handles.add(kindValue, src.record.Key, v.held)
+	v.handle = db.handles.add(kindValue, src.record.Key, v.held) // sabotage: value-holds
 	watch(v, v.handle)
 	return v
 }

@@ -1,10 +1,15 @@
 package fuzz
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,538 +18,487 @@ import (
 	"time"
 )
 
-// sabotage is one way to break the engine that the other tests must notice.
+// sabotage is one way to break the engine that the other tests must notice. A
+// comment in the engine, `// sabotage: NAME` behind a statement or on a line of its
+// own before it, marks the statement that keeps the rule.
 type sabotage struct {
-	name     string
-	file     string
-	old, new string // old occurs once in the file
-	test     string // which test notices; TestCrash if empty
-	pkg      string // where that test is; this package if empty
-	race     bool   // it takes the race detector
+	name string
+	at   string // the marker
+	edit string // what takes the place of the statement, see marked.edited
+	test string // which test notices; TestCrash if empty
+	pkg  string // where that test is; this package if empty
+	race bool   // it takes the race detector
 }
 
 // sabotages, the first of which is tried in every run.
 var sabotages = []sabotage{
 	{
 		name: "a group is not synced",
-		file: "db/commit.go",
-		old:  "	if sync {\n		if err := db.syncActive()",
-		new:  "	if false {\n		if err := db.syncActive()",
+		at:   "sync-group",
+		edit: "if false $body",
 	}, {
 		name: "a write is published before it is synced",
-		file: "db/commit.go",
-		old:  "	if sync {\n		if err := db.syncActive()",
-		new:  "	if sync {\n		db.index.Publish(db.writer.staged, db.writer.seq)\n		if err := db.syncActive()",
+		at:   "publish-after-sync",
+		edit: `db.index.Publish(db.writer.staged, db.writer.seq)
+$stmt`,
 	}, {
 		name: "segments are never synced",
-		file: "segment/writer.go",
-		old:  "	if err := w.seg.file.Datasync(); err != nil {",
-		new:  "	if err := error(nil); err != nil {",
+		at:   "sync-segment",
+		edit: "if err := error(nil); err != nil $body",
 	}, {
 		name: "a failed sync is tried again",
-		file: "segment/writer.go",
-		old:  "	if err := w.seg.file.Datasync(); err != nil {",
-		new:  "	if w.seg.file.Datasync() == nil {\n	} else if err := w.seg.file.Datasync(); err != nil {",
+		at:   "sync-segment",
+		edit: `if w.seg.file.Datasync() == nil {
+} else $stmt`,
 	}, {
 		name: "writing goes on after a failed sync",
-		file: "db/commit.go",
-		old:  "		db.writer.poison = err\n		return err\n",
-		new:  "		return err\n",
+		at:   "poison-after-sync",
+		edit: "",
 	}, {
 		name: "a new segment is not synced",
-		file: "segment/writer.go",
-		old:  "	if err := file.Datasync(); err != nil {\n		return nil, err\n	}\n",
-		new:  "",
+		at:   "sync-new-segment",
+		edit: "",
 	}, {
 		name: "the name of a new segment is not synced",
-		file: "segment/writer.go",
-		old:  "	if err := fsys.SyncDir(); err != nil {\n		return nil, err\n	}\n",
-		new:  "",
+		at:   "name-new-segment",
+		edit: "",
 	}, {
 		name: "a manifest is not synced",
-		file: "db/manifest/commit.go",
-		old:  "	return f.Sync()\n",
-		new:  "	return nil\n",
+		at:   "sync-manifest",
+		edit: "return nil",
 	}, {
 		name: "the name of a manifest is not synced",
-		file: "db/manifest/commit.go",
-		old:  "		err = fsys.SyncDir()\n",
-		new:  "",
+		at:   "name-manifest",
+		edit: "",
 	}, {
 		name: "a manifest that an earlier run renamed is not synced",
-		file: "db/recover.go",
-		old:  "		if err := db.fs.SyncDir(); err != nil {\n			return err\n		}\n",
-		new:  "",
+		at:   "sync-found-manifest",
+		edit: "",
 	}, {
 		name: "the segment is not synced before it is sealed",
-		file: "db/rotate.go",
-		old:  "	if err := db.syncActive(); err != nil {\n		return err\n	}\n",
-		new:  "",
+		at:   "sync-before-seal",
+		edit: "",
 	}, {
 		name: "a short write is ignored",
-		file: "segment/writer.go",
-		old:  "		off += int64(n)\n		vec = advance(vec, n)\n",
-		new:  "		return nil\n",
+		at:   "whole-write",
+		edit: "return nil",
 	}, {
 		name: "writing goes on after a manifest of unknown outcome",
-		file: "db/rotate.go",
-		old:  "		db.writer.poison = err\n",
-		new:  "",
+		at:   "poison-unknown-manifest",
+		edit: "",
 	}, {
 		name: "a segment that a manifest of unknown outcome names is removed",
-		file: "db/rotate.go",
-		old:  "	if db.manifests.OutcomeKnown() {\n",
-		new:  "	if true {\n",
+		at:   "keep-unknown-segment",
+		edit: "if true $body",
 	}, {
 		name: "durableTo runs ahead",
-		file: "segment/writer.go",
-		old:  "		r.DurableTo = w.seg.synced.Load()",
-		new:  "		r.DurableTo = r.Offset",
+		at:   "durable-to",
+		edit: "r.DurableTo = r.Offset",
 	}, {
 		name: "half a batch is accepted",
-		file: "segment/tail.go",
-		old:  "			return t, false\n		}\n		t.Valid = r.End",
-		new:  "			return t, true\n		}\n		t.Valid = r.End",
+		at:   "whole-batch",
+		edit: "return t, true",
 	}, {
 		name: "values of the tail are not verified",
-		file: "segment/tail.go",
-		old:  " || first.VerifyValue() != nil {",
-		new:  " {",
+		at:   "verify-tail",
+		edit: "if err != nil || first.Flags&FlagFirst == 0 $body",
 	}, {
 		name: "the tail is sealed where it lies",
-		file: "db/recover.go",
-		old:  "	if tail.Valid < tail.Proven {\n",
-		new:  "	if tail.Valid >= tail.Proven {\n		tail.Proven = tail.Valid\n	} else {\n",
+		at:   "copy-tail",
+		edit: `if tail.Valid >= tail.Proven {
+tail.Proven = tail.Valid
+} else $body`,
 	}, {
 		name: "the tail is dropped",
-		file: "db/recover.go",
-		old:  "	if tail.Valid < tail.Proven {\n",
-		new:  "	if tail.Valid >= tail.Proven {\n		tail.Valid = tail.Proven\n	} else {\n",
+		at:   "copy-tail",
+		edit: `if tail.Valid >= tail.Proven {
+tail.Valid = tail.Proven
+} else $body`,
 	}, {
 		name: "the copied tail is not synced",
-		file: "db/recover.go",
-		old:  "	if err := errors.Join(w.Flush(nil), w.Trim(), w.Sync()); err != nil {\n",
-		new:  "	if err := errors.Join(w.Flush(nil), w.Trim()); err != nil {\n",
+		at:   "sync-copied-tail",
+		edit: "if err := errors.Join(w.Flush(nil), w.Trim()); err != nil $body",
 	}, {
 		name: "sequence numbers of a torn tail are used again",
-		file: "db/recover.go",
-		old:  "	db.noteSeq(tail.MaxSeq)\n",
-		new:  "	for r, err := range seg.Records(segment.HeaderSize, tail.Valid) {\n		if err == nil {\n			db.noteSeq(r.Seq)\n		}\n	}\n",
+		at:   "note-torn-seq",
+		edit: `for r, err := range seg.Records(segment.HeaderSize, tail.Valid) {
+if err == nil {
+db.noteSeq(r.Seq)
+}
+}`,
 	}, {
 		name: "all files have the same salt",
-		file: "segment/header.go",
-		old:  "	return binary.LittleEndian.Uint64(b[:])",
-		new:  "	return 1",
+		at:   "random-salt",
+		edit: "return 1",
 	}, {
 		name: "the record loaded last wins",
-		file: "index/publish.go",
-		old:  "	return c.Seq > there.Seq || there.Seq > x.newest",
-		new:  "	return true",
+		at:   "newest-wins",
+		edit: "return true",
 	}, {
 		name: "compaction drops every tombstone",
-		file: "db/compact.go",
-		old:  "		return c.oldest < r.Seq, nil\n",
-		new:  "		return false, nil\n",
+		at:   "keep-tombstone",
+		edit: "return false, nil",
 	}, {
 		name: "the output of compaction is not synced",
-		file: "db/compact.go",
-		old:  "errors.Join(readBack(w), w.Trim(), w.Sync())",
-		new:  "errors.Join(readBack(w), w.Trim())",
+		at:   "sync-output",
+		edit: "if err := errors.Join(readBack(w), w.Trim()); err != nil $body",
 	}, {
 		name: "the inputs of compaction go before the manifest",
-		file: "db/compact.go",
-		old:  "	if err := c.editManifest(); err != nil {\n",
-		new:  "	for _, in := range c.inputs {\n		c.db.fs.Remove(in.ID().FileName())\n	}\n	if err := c.editManifest(); err != nil {\n",
+		at:   "sync-before-edit",
+		edit: `$stmt
+for _, in := range c.inputs {
+c.db.fs.Remove(in.ID().FileName())
+}`,
 	}, {
 		name: "compaction removes what something not durable replaced",
-		file: "db/compact.go",
-		old:  "	if err := c.db.Sync(); err != nil {\n		return err\n	}\n",
-		new:  "",
+		at:   "sync-before-edit",
+		edit: "",
 	}, {
 		name: "compaction ignores the dead records of other segments",
-		file: "db/compact.go",
-		old:  "		if !e.Active && !c.isInput(e.ID) {\n",
-		new:  "		if !e.Active && !c.isInput(e.ID) && db.index.Usage(db.index.Segments().Find(e.ID)).Records > 0 {\n",
+		at:   "count-dead-outside",
+		edit: "if !e.Active && !c.isInput(e.ID) && db.index.Usage(db.index.Segments().Find(e.ID)).Records > 0 $body",
 		test: "TestCompactionOrders",
 		pkg:  "db",
 	}, {
 		name: "index entries move whatever they name",
-		file: "index/repoint.go",
-		old:  "	pos := t.locate(h, m.Old)\n",
-		new:  "	pos := x.find(h, m.Key).pos\n",
+		at:   "repoint-same",
+		edit: "pos := x.find(h, m.Key).pos",
 		test: "TestRepoint",
 		pkg:  "index",
 	}, {
 		name: "inputs go before the ordered index has moved",
-		file: "db/compact.go",
-		old:  "	c.countBlobs()\n	return c.repoint()\n",
-		new:  "	c.countBlobs()\n	for _, in := range c.inputs {\n		c.db.retire(in.ID())\n	}\n	return c.repoint()\n",
+		at:   "repoint-before-retire",
+		edit: `$stmt
+for _, in := range c.inputs {
+c.db.retire(in.ID())
+}`,
 		test: "TestCompactBesideReaders",
 		pkg:  "db",
 	}, {
 		name: "index entries move without the lock",
-		file: "index/repoint.go",
-		old:  "	stub, _ := x.keys.slots.stub(m.Old)\n	size := x.keys.slots.size(m.Old)\n",
-		new: "	stub, _ := x.keys.slots.stub(m.Old)\n	size := x.keys.slots.size(m.Old)\n	x.mu.Unlock()\n	for range 20 {\n" +
-			"		others := make(chan bool)\n		go close(others)\n		<-others\n	}\n	x.mu.Lock()\n",
+		at:   "repoint-locked",
+		edit: `$stmt
+x.mu.Unlock()
+for range 20 {
+others := make(chan bool)
+go close(others)
+<-others
+}
+x.mu.Lock()`,
 		test: "TestRepointBesidePublish",
 		pkg:  "index",
 	}, {
 		name: "compaction copies what it has not verified",
-		file: "db/compact.go",
-		old:  "	if err := r.VerifyValue(); err != nil {\n",
-		new:  "	if err := r.VerifyValue(); false {\n",
+		at:   "verify-copied",
+		edit: "if err := r.VerifyValue(); false $body",
 		test: "TestCompactDamaged",
 		pkg:  "db",
 	}, {
 		name: "compaction does not read back what it has written",
-		file: "db/compact.go",
-		old:  "errors.Join(readBack(w), w.Trim(), w.Sync())",
-		new:  "errors.Join(w.Trim(), w.Sync())",
+		at:   "sync-output",
+		edit: "if err := errors.Join(w.Trim(), w.Sync()); err != nil $body",
 		test: "TestDamagedCopy",
 		pkg:  "db",
 	}, {
 		name: "large values that were copied do not count as named",
-		file: "db/compact.go",
-		old:  "		c.db.blobs.count(&c.kept[i], 1)\n",
-		new:  "		_ = i\n",
+		at:   "count-copied-blobs",
+		edit: "_ = i",
 		test: "TestCompactBlobs",
 		pkg:  "db",
 	}, {
 		name: "writing goes on after a compaction was cut off",
-		file: "db/compact.go",
-		old:  "		c.db.poison(fmt.Errorf(\"a compaction was cut off: %w\", err))\n",
-		new:  "		_ = fmt.Errorf\n",
+		at:   "poison-cut-compaction",
+		edit: "_ = fmt.Errorf",
 		test: "TestPageLostUnderCompaction",
 		pkg:  "db",
 	}, {
 		name: "blocks of a hint are not verified",
-		file: "segment/hint.go",
-		old:  "	if headSum(b, h.off, h.salt) != sum {\n",
-		new:  "	if false {\n",
+		at:   "verify-hint-block",
+		edit: "if false $body",
 		test: "TestDamageHinted",
 	}, {
 		name: "the end of a hint is not verified",
-		file: "segment/hint.go",
-		old:  "	if headSum(b, off, salt) != le.Uint64(b) {\n",
-		new:  "	if false {\n",
+		at:   "verify-hint-end",
+		edit: "if false $body",
 		test: "TestHintDamage",
 		pkg:  "segment",
 	}, {
 		name: "a hint serves another history of its segment",
-		file: "segment/hint.go",
-		old:  " || h.footer.length != s.Len() || h.footer.tally != want {\n",
-		new:  " {\n",
+		at:   "hint-history",
+		edit: "if header.Salt != h.salt $body",
 		test: "TestDamageHintHistory",
 	}, {
 		name: "the sum of the segment does not bind its hint",
-		file: "segment/hint.go",
-		old:  " || h.footer.tally != want {\n",
-		new:  " {\n",
+		at:   "hint-history",
+		edit: "if header.Salt != h.salt || h.footer.length != s.Len() $body",
 		test: "TestHintIsBound",
 		pkg:  "segment",
 	}, {
 		name: "a hint is believed that turns out to be of no use",
-		file: "db/hint.go",
-		old:  "	extents, err := c.hint.Extents()\n	if err != nil {\n",
-		new:  "	extents, err := c.hint.Extents()\n	if false {\n",
+		at:   "believe-hint",
+		edit: "if false $body",
 		test: "TestHintsMakeTheSameStore",
 		pkg:  "db",
 	}, {
 		name: "the oldest record of all hints wins",
-		file: "db/hint.go",
-		old:  "		return a.Seq > b.Seq\n",
-		new:  "		return a.Seq < b.Seq\n",
+		at:   "newest-hint-wins",
+		edit: "return a.Seq < b.Seq",
 		test: "TestHintsMakeTheSameStore",
 		pkg:  "db",
 	}, {
 		name: "what a hint tells of keeps older records out unproven",
-		file: "index/publish.go",
-		old:  "		if err := x.prove(changes[i].Key); err != nil {\n",
-		new:  "		if err := x.prove(changes[i].Key); false {\n",
+		at:   "prove-hinted",
+		edit: "if err := x.prove(changes[i].Key); false $body",
 		test: "TestMergeVerifies",
 		pkg:  "index",
 	}, {
 		name: "what a hint tells of is read unproven",
-		file: "db/read.go",
-		old:  "	r, err := hit.Segment.Read(hit.Offset)\n	if err != nil {\n		return r, err\n	}\n	if db.opts.Verify == VerifyNever {\n",
-		new:  "	r, err := hit.Segment.Peek(hit.Offset)\n	if err != nil {\n		return r, err\n	}\n	if db.opts.Verify == VerifyNever {\n",
+		at:   "read-proven",
+		edit: "r, err := hit.Segment.Peek(hit.Offset)",
 		test: "TestHintIsProvenByTheRecord",
 		pkg:  "db",
 	}, {
 		name: "hints outlive their segments",
-		file: "db/rotate.go",
-		old:  "			db.fs.Remove(id.HintName())\n",
-		new:  "",
+		at:   "remove-hint",
+		edit: "",
 		test: "TestHintsComeAndGo",
 		pkg:  "db",
 	}, {
 		name: "a retired mapping leaves its addresses to the next one",
-		file: "segment/vfs/map_mmap.go",
-		old:  "	if _, err := unix.MmapPtr(-1, 0, r.pointer(), uintptr(r.size), prot, flags); err != nil {\n",
-		new:  "	if err := unix.MunmapPtr(r.pointer(), uintptr(r.size)); err != nil {\n",
+		at:   "keep-addresses",
+		edit: "if err := unix.MunmapPtr(r.pointer(), uintptr(r.size)); err != nil $body",
 		test: "TestStaleSliceFaults",
 		pkg:  "segment/vfs",
 	}, {
 		name: "a file that another process reads is made shorter",
-		file: "segment/vfs/bury_linux.go",
-		old:  "err == nil && isAlone(own)",
-		new:  "err == nil",
+		at:   "shrink-alone",
+		edit: "if info, err := own.Stat(); err == nil $body",
 		test: "TestBuryBesideOthers",
 		pkg:  "segment/vfs",
 	}, {
 		name: "a file that sendfile has queued is made shorter",
-		file: "segment/vfs/bury_linux.go",
-		old:  "!h.lent.Load() && mayShrink(f)",
-		new:  "mayShrink(f)",
+		at:   "shrink-unlent",
+		edit: `case mayShrink(f):
+go shrink(f)`,
 		test: "TestBuryWhileQueued",
 		pkg:  "segment/vfs",
 	}, {
 		name: "what moves to memory lacks its last page",
-		file: "segment/vfs/migrate_linux.go",
-		old:  "	memory := unsafe.Slice((*byte)(p), size)\n",
-		new:  "	memory := unsafe.Slice((*byte)(p), size)\n	n -= (n-1)%int64(os.Getpagesize()) + 1\n",
+		at:   "migrate-all",
+		edit: `$stmt
+n -= (n-1)%int64(os.Getpagesize()) + 1`,
 		test: "TestMigrate|TestMigrateLetsGo",
 		pkg:  "segment/vfs",
 	}, {
 		name: "a large value that moved to memory is looked for on disk",
-		file: "segment/blob.go",
-		old:  "	b.moved = f.clone()\n",
-		new:  "",
+		at:   "remember-moved",
+		edit: "",
 		test: "TestPinnedIsMoved",
 		pkg:  "db",
 	}, {
 		name: "a Value that was dropped holds nothing",
-		file: "db/value.go",
-		old:  "db.handles.add(kindValue, src.record.Key, v.held)",
-		new:  "db.handles.add(kindValue, src.record.Key, new(valueHold))",
+		at:   "value-holds",
+		edit: "v.handle = db.handles.add(kindValue, src.record.Key, new(valueHold))",
 		test: "TestHeldAcrossCompactions",
 		pkg:  "db",
 	}, {
 		name: "a snapshot that was dropped holds nothing",
-		file: "db/snapshot.go",
-		old:  "db.handles.add(kindSnapshot, nil, s.held)",
-		new:  "db.handles.add(kindSnapshot, nil, new(snapshotHold))",
+		at:   "snapshot-holds",
+		edit: "s.handle = db.handles.add(kindSnapshot, nil, new(snapshotHold))",
 		test: "TestHeldAcrossCompactions",
 		pkg:  "db",
 	}, {
 		name: "a snapshot that expires lets go of what it gave out",
-		file: "db/hold.go",
-		old:  "h.lent[seg.Slot()].Load() {\n",
-		new:  "h.lent[seg.Slot()].Load() && false {\n",
+		at:   "lent-is-kept",
+		edit: "if h.lent[seg.Slot()].Load() && false $body",
 		test: "TestSnapshotExpires|TestHeldAcrossCompactions",
 		pkg:  "db",
 	}, {
 		name: "View does not hold the segment",
-		file: "db/read.go",
-		old:  "	err = fn(r.Value)\n	runtime.KeepAlive(hit.Segment)\n",
-		new:  "	_ = hit\n	err = fn(r.Value)\n",
+		at:   "keep-segment",
+		edit: "_ = hit",
 		test: "TestCollectionBetweenSteps",
 		pkg:  "db",
 		race: true,
 	}, {
 		name: "durableTo is not written",
-		file: "segment/writer.go",
-		old:  "		r.DurableTo = w.seg.synced.Load()",
-		new:  "		r.DurableTo = 0",
+		at:   "durable-to",
+		edit: "r.DurableTo = 0",
 		test: "TestDamageBits",
 	}, {
 		name: "recovery does not look behind the first bad record",
-		file: "segment/segment.go",
-		old:  "	t.probe(data, t.Valid, s.header.Salt)\n",
-		new:  "",
+		at:   "probe-tail",
+		edit: "",
 		test: "TestDamageBits",
 	}, {
 		name: "a follower does not look behind the first bad record",
-		file: "segment/segment.go",
-		old:  "	t.probe(s.mem[:size], t.Valid, s.header.Salt)\n",
-		new:  "",
+		at:   "probe-followed-tail",
+		edit: "",
 		test: "TestDamageBits",
 	}, {
 		name: "the offset is not part of the checksum",
-		file: "segment/format.go",
-		old:  "	d.ResetWithSeed(salt ^ uint64(off)*0x9e3779b97f4a7c15)\n",
-		new:  "	d.ResetWithSeed(salt)\n",
+		at:   "seed-offset",
+		edit: "d.ResetWithSeed(salt)",
 		test: "TestDamageRecords",
 	}, {
 		name: "Get does not verify",
-		file: "segment/verify.go",
-		old:  "	if err := found.verify(0, p.Size, false, found.inMemory); err != nil {\n",
-		new:  "	if err := found.verify(0, p.Size, false, found.inMemory); false {\n",
+		at:   "verify-value",
+		edit: "if err := found.verify(0, p.Size, false, found.inMemory); false $body",
 		test: "TestDamageBits",
 	}, {
 		name: "an older manifest takes the place of a damaged one",
-		file: "db/manifest/read.go",
-		old:  "		return nil, &segment.CorruptError{Path: path, Reason: err.Error()}\n",
-		new:  "		var older []string\n		for _, n := range names {\n			if n != segment.ManifestName(gen) {\n				older = append(older, n)\n			}\n		}\n		return Read(fsys, older)\n",
+		at:   "damaged-manifest",
+		edit: `var older []string
+for _, n := range names {
+if n != segment.ManifestName(gen) {
+older = append(older, n)
+}
+}
+return Read(fsys, older)`,
 		test: "TestDamageFiles",
 	}, {
 		name: "the second image of a manifest is not read",
-		file: "db/manifest/format.go",
-		old:  "err2 == nil {",
-		new:  "err2 == nil && false {",
+		at:   "second-image",
+		edit: "if m, err2 := DecodeImage(b[len(b)/2:], generation); err2 == nil && false $body",
 		test: "TestDamageFiles",
 	}, {
 		name: "a follower shows what is not synced",
-		file: "db/follow.go",
-		old:  "		return proven, nil\n",
-		new:  "		return tail.Valid, nil\n",
+		at:   "follow-proven",
+		edit: "return tail.Valid, nil",
 	}, {
 		name: "a blob is not synced",
-		file: "segment/blob_writer.go",
-		old:  "errors.Join(w.file.Trim(), w.file.Datasync())",
-		new:  "w.file.Trim()",
+		at:   "sync-blob",
+		edit: "if err := w.file.Trim(); err != nil $body",
 	}, {
 		name: "the name of a blob is not synced",
-		file: "segment/blob_writer.go",
-		old:  "errors.Join(w.fs.SyncDir(), w.file.Close())",
-		new:  "w.file.Close()",
+		at:   "name-blob",
+		edit: "return w.file.Close()",
 	}, {
 		name: "a named segment is cut off",
-		file: "segment/vfs/file_linux.go",
-		old:  "unix.Ftruncate(fd, size)",
-		new:  "unix.Ftruncate(fd, size-8)",
+		at:   "trim-to-size",
+		edit: `return f.call("ftruncate", func(fd int) error { return unix.Ftruncate(fd, size-8) })`,
 		test: "TestKill",
 	}, {
 		name: "two writers at a time",
-		file: "segment/vfs/lock_unix.go",
-		old:  "unix.LOCK_EX |",
-		new:  "unix.LOCK_SH |",
+		at:   "exclusive-lock",
+		edit: "how = unix.LOCK_SH | unix.LOCK_NB",
 		test: "TestLockSpelling|TestLockRace",
 	}, {
 		name: "half a batch is visible",
-		file: "index/publish.go",
-		old:  "	x.prepare(changes)\n",
-		new:  "	x.prepare(changes)\n	x.visible.Store(max(visible, x.visible.Load()))\n",
+		at:   "publish-group",
+		edit: `$stmt
+x.visible.Store(max(visible, x.visible.Load()))`,
 		test: "TestNobodySeesHalfAGroup|TestReaderWaits",
 		pkg:  "index",
 	}, {
 		name: "puts take the room that deletes need on a full disk",
-		file: "db/reserve.go",
-		old:  "		return db.writer.active.Reserve(db.reserveSize(), db.mayPut)\n",
-		new:  "		return db.writer.active.Reserve(0, db.mayPut)\n",
+		at:   "reserve-for-deletes",
+		edit: "return db.writer.active.Reserve(0, db.mayPut)",
 		test: "TestPutsLeaveRoomForDeletes",
 		pkg:  "db",
 	}, {
 		name: "no spare segment",
-		file: "db/reserve.go",
-		old:  "	if !db.writer.active.HalfFull(size) {\n",
-		new:  "	if true {\n",
+		at:   "spare-segment",
+		edit: "if true $body",
 		test: "TestDeletesOnFullDisk",
 		pkg:  "db",
 	}, {
 		name: "puts leave no room for compaction",
-		file: "db/room.go",
-		old:  "	_, err := db.hold()\n	return err\n",
-		new:  "	return nil\n",
+		at:   "room-for-compaction",
+		edit: "err := error(nil)",
 		test: "TestFullDiskGivesSpaceBack",
 		pkg:  "db",
 	}, {
 		name: "segments on a full disk are as large as ever",
-		file: "db/room.go",
-		old:  "	return min(max(db.free(0)/segmentPart, ",
-		new:  "	return max(max(db.free(0)/segmentPart, ",
+		at:   "small-segments",
+		edit: "return max(max(db.free(0)/segmentPart, smallestSegment*db.reserveSize()), db.opts.SegmentSize)",
 		test: "TestFullDiskGivesSpaceBack",
 		pkg:  "db",
 	}, {
 		name: "compaction does not use the blocks that are held for it",
-		file: "db/room.go",
-		old:  "	if !c.db.scarce() {\n",
-		new:  "	if true {\n",
+		at:   "scarce-blocks",
+		edit: "if true $body",
 		test: "TestFullDiskGivesSpaceBack",
 		pkg:  "db",
 	}, {
 		name: "compaction sets more aside than it writes",
-		file: "segment/copy.go",
-		old:  "	if err := w.ReserveStaged(may); err != nil {\n",
-		new:  "	if err := w.Reserve(0, may); err != nil {\n",
+		at:   "reserve-staged",
+		edit: "if err := w.Reserve(0, may); err != nil $body",
 		test: "TestFullDiskOfLargeValues",
 		pkg:  "db",
 	}, {
 		name: "what there is no room to copy stands in the way",
-		file: "db/pick.go",
-		old:  "	s.drop(func(c candidate) bool { return c.need > room })\n",
-		new:  "",
+		at:   "drop-unfit",
+		edit: "",
 		test: "TestFullDiskGivesSpaceBack|TestCompactWithoutRoom",
 		pkg:  "db",
 	}, {
 		name: "Compact takes what a pause has ended for done",
-		file: "db/pick.go",
-		old:  "	if errors.Is(part.failed, errPaused) {\n		j.again(part)\n",
-		new:  "	if errors.Is(part.failed, errPaused) {\n",
+		at:   "again-after-pause",
+		edit: "",
 		test: "TestPauseDuringCompact",
 		pkg:  "db",
 	}, {
 		name: "Compact forgets what there was no room for",
-		file: "db/pick.go",
-		old:  "	db.compactor.short = room < most\n",
-		new:  "	db.compactor.short = !slices.ContainsFunc(s.candidates, func(c candidate) bool { return c.need <= room })\n",
+		at:   "note-short",
+		edit: "db.compactor.short = !slices.ContainsFunc(s.candidates, func(c candidate) bool { return c.need <= room })",
 		test: "TestCompactWithoutRoomForSome",
 		pkg:  "db",
 	}, {
 		name: "compaction uses up what deletes need on a full disk",
-		file: "db/manifest/owner.go",
-		old:  "	if err == nil && ready {\n",
-		new:  "	if ready && false {\n",
+		at:   "prepare-manifest",
+		edit: "if ready && false $body",
 		test: "TestCompactWithoutRoom",
 		pkg:  "db",
 	}, {
 		name: "a segment goes unread though tombstones in it are needed",
-		file: "db/compact.go",
-		old:  "db.index.Usage(seg) == index.Usage{} && len(seg.Blobs()) == 0\n",
-		new:  "db.index.Usage(seg).Records == index.Usage{}.Records\n",
+		at:   "nothing-in",
+		edit: "return len(db.compactor.suspect) == 0 && db.index.Usage(seg).Records == index.Usage{}.Records",
 		test: "TestCompactionOrders|TestCompactUnread",
 		pkg:  "db",
 	}, {
 		name: "a record is dropped if nobody can tell whether it is needed",
-		file: "db/compact.go",
-		old:  "		case err != nil:\n			return false, err\n",
-		new:  "		case err != nil:\n			return false, nil\n",
+		at:   "unclear-record",
+		edit: "return false, nil",
 		test: "TestCompactBesideDamage|TestDeletedBesideDamage",
 		pkg:  "db",
 	}, {
 		name: "a verified reference passes for a verified blob",
-		file: "db/value.go",
-		old:  "hit.Verified() && !p.Chunked()",
-		new:  "hit.Verified()",
+		at:   "verified-blob",
+		edit: "return db.handleOf(&valueSource{seg: seg, record: r, payload: p, hit: hit}, hit.Verified()), nil",
 		test: "TestDamageBits",
 	}, {
 		name: "a newer record is taken for a torn tail",
-		file: "db/follow.go",
-		old:  "	if tail.Newer != nil {",
-		new:  "	if false {",
+		at:   "newer-record",
+		edit: "if false $body",
 		test: "TestBadNewerRecord",
 	}, {
 		name: "what can't be read is taken for a leftover",
-		file: "db/recover.go",
-		old:  "		return nil, err // what can't be read may be the proof\n",
-		new:  "		return nil, nil\n",
+		at:   "unreadable-leftover",
+		edit: "return nil, nil",
 		test: "TestLostManifest",
 		pkg:  "db",
 	}, {
 		name: "leftovers are removed before all is known to be whole",
-		file: "db/recover.go",
-		old:  "	if err := db.loadSealed(m); err != nil {\n",
-		new:  "	db.removeStrays(m, names)\n	if err := db.loadSealed(m); err != nil {\n",
+		at:   "load-before-strays",
+		edit: `$stmt
+db.removeStrays(m, names)`,
 		test: "TestDamageBits|TestBadRandom",
 	}, {
 		name: "the originals of a repair that was cut off are removed",
-		file: "db/recover.go",
-		old:  "	if m.Repaired {\n",
-		new:  "	if false {\n",
+		at:   "trash-originals",
+		edit: "if false $body",
 		test: "TestRepairCutOffThenOpen",
 		pkg:  "db",
 	}, {
 		name: "a snapshot of a closed store takes what a later run removed for damage",
-		file: "db/snapshot.go",
-		old:  "	if s.db.opts.ReadOnly || s.db.closed() {\n",
-		new:  "	if s.db.opts.ReadOnly {\n",
+		at:   "expire-after-close",
+		edit: "if s.db.opts.ReadOnly $body",
 		test: "TestReadersOutliveStore",
 	}, {
 		name: "a full disk has no name",
-		file: "segment/vfs/space.go",
-		old:  "		return fmt.Errorf(\"%w: %w\", ErrNoSpace, err)\n",
-		new:  "		return err\n",
+		at:   "name-no-space",
+		edit: "_ = fmt.Errorf; return err",
 		test: "TestErrors",
 	},
 }
@@ -572,38 +526,134 @@ func TestSabotage(t *testing.T) {
 	}
 }
 
-// TestSabotageApplies: every sabotage still fits the engine, so that none is
-// left out by a change of the code around it.
-func TestSabotageApplies(t *testing.T) {
-	for _, s := range sabotages {
-		t.Run(strings.ReplaceAll(s.name, " ", "_"), func(t *testing.T) { s.read(t) })
-	}
+// marked is a statement of the engine that a marker names.
+type marked struct {
+	file       string // its absolute path
+	source     string
+	start, end int // the statement
+	body       int // where the body of an if begins, which ends with the statement; or 0
 }
 
-// read returns the file to be changed, in which the old text occurs once.
-func (s sabotage) read(t *testing.T) (path string, source []byte) {
-	path, err := filepath.Abs(filepath.Join("..", s.file))
+// edited is the file with something else in place of the statement. In it $stmt
+// stands for the statement, and $body for the body of an if with all that follows.
+func (p marked) edited(edit string) string {
+	edit = strings.ReplaceAll(edit, "$stmt", p.source[p.start:p.end])
+	if p.body > 0 {
+		edit = strings.ReplaceAll(edit, "$body", p.source[p.body:p.end])
+	}
+	return p.source[:p.start] + edit + p.source[p.end:]
+}
+
+const markerPrefix = "// sabotage: "
+
+// places finds all markers in the engine.
+func places(t *testing.T) map[string]marked {
+	t.Helper()
+	found := make(map[string]marked)
+	for _, root := range []string{"db", "index", "segment"} {
+		err := filepath.WalkDir(filepath.Join("..", root), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			return placesIn(path, found)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return found
+}
+
+// placesIn adds the markers of one file.
+func placesIn(path string, found map[string]marked) error {
+	path, err := filepath.Abs(path)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	if source, err = os.ReadFile(path); err != nil {
-		t.Fatal(err)
+	source, err := os.ReadFile(path)
+	if err != nil || !bytes.Contains(source, []byte(markerPrefix)) {
+		return err
 	}
-	if n := strings.Count(string(source), s.old); n != 1 {
-		t.Fatalf("patch no longer applies: the old text occurs %d times in %s", n, s.file)
+	set := token.NewFileSet()
+	parsed, err := parser.ParseFile(set, path, source, parser.ParseComments)
+	if err != nil {
+		return err
 	}
-	return path, source
+	for _, group := range parsed.Comments {
+		for _, c := range group.List {
+			name, ok := strings.CutPrefix(c.Text, markerPrefix)
+			if !ok {
+				continue
+			}
+			at := set.Position(c.Pos())
+			before := source[at.Offset-at.Column+1 : at.Offset]
+			line := at.Line
+			if len(bytes.TrimSpace(before)) == 0 {
+				line++ // the comment has a line of its own
+			}
+			stmt := statementOn(set, parsed, line)
+			if _, twice := found[name]; twice || stmt == nil {
+				return fmt.Errorf("%v: %s is there twice, or marks no statement", at, name)
+			}
+			p := marked{file: path, source: string(source)}
+			p.start, p.end = set.Position(stmt.Pos()).Offset, set.Position(stmt.End()).Offset
+			if i, ok := stmt.(*ast.IfStmt); ok {
+				p.body = set.Position(i.Body.Pos()).Offset
+			}
+			found[name] = p
+		}
+	}
+	return nil
 }
 
-// build compiles the tests of this package on top of the sabotaged engine.
+// statementOn is the outermost statement that begins on a line.
+func statementOn(set *token.FileSet, file *ast.File, line int) (found ast.Stmt) {
+	ast.Inspect(file, func(n ast.Node) bool {
+		stmt, ok := n.(ast.Stmt)
+		if _, block := n.(*ast.BlockStmt); ok && !block && found == nil && set.Position(stmt.Pos()).Line == line {
+			found = stmt
+		}
+		return found == nil
+	})
+	return found
+}
+
+// TestSabotageApplies promises that each sabotage has its marker in the engine and
+// makes a file that can be parsed, and that each marker has its sabotage.
+func TestSabotageApplies(t *testing.T) {
+	found := places(t)
+	used := make(map[string]bool)
+	for _, s := range sabotages {
+		used[s.at] = true
+		p, ok := found[s.at]
+		if !ok {
+			t.Errorf("%s: no %s%s in the engine", s.name, markerPrefix, s.at)
+			continue
+		}
+		edited := p.edited(s.edit)
+		if _, err := parser.ParseFile(token.NewFileSet(), p.file, edited, 0); err != nil || edited == p.source {
+			t.Errorf("%s: the edit does not fit the statement: %v", s.name, err)
+		}
+	}
+	for name := range found {
+		if !used[name] {
+			t.Errorf("%s%s marks what no sabotage breaks", markerPrefix, name)
+		}
+	}
+}
+
+// build compiles the tests of a package on top of the sabotaged engine.
 func (s sabotage) build(t *testing.T) (binary string) {
-	path, source := s.read(t)
+	p, ok := places(t)[s.at]
+	if !ok {
+		t.Fatalf("no %s%s in the engine", markerPrefix, s.at)
+	}
 	dir := t.TempDir()
 	changed, overlay := filepath.Join(dir, "changed.go"), filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(changed, []byte(strings.Replace(string(source), s.old, s.new, 1)), 0o600); err != nil {
+	if err := os.WriteFile(changed, []byte(p.edited(s.edit)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	list, err := json.Marshal(map[string]map[string]string{"Replace": {path: changed}})
+	list, err := json.Marshal(map[string]map[string]string{"Replace": {p.file: changed}})
 	if err != nil {
 		t.Fatal(err)
 	}

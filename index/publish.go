@@ -51,7 +51,7 @@ func (x *Index) Merge(changes []Change, visible uint64, leaving ...segment.ID) (
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for i := range changes {
-		if err := x.prove(changes[i].Key); err != nil {
+		if err := x.prove(changes[i].Key); err != nil { // sabotage: prove-hinted
 			return nil, err
 		}
 	}
@@ -110,7 +110,7 @@ func (x *Index) prove(key []byte) error {
 
 // publish is Publish under the lock. It removes keys too, see Merge.
 func (x *Index) publish(changes []Change, visible uint64, gone func(slot int) bool) (dead []Location) {
-	x.prepare(changes)
+	x.prepare(changes) // sabotage: publish-group
 	orphans := x.orphans(gone)
 	x.makeRoom(len(changes) + len(orphans))
 
@@ -227,7 +227,7 @@ func (x *Index) supersedes(c *Change, there *segment.Stub) bool {
 	if c.Seq == there.Seq {
 		return c.Kind == segment.KindDelete || there.Kind != segment.KindDelete
 	}
-	return c.Seq > there.Seq || there.Seq > x.newest
+	return c.Seq > there.Seq || there.Seq > x.newest // sabotage: newest-wins
 }
 
 // put stores a word and keeps count.

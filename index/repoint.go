@@ -32,12 +32,12 @@ func (x *Index) move(m *Move) {
 	if t == nil {
 		return
 	}
-	pos := t.locate(h, m.Old)
+	pos := t.locate(h, m.Old) // sabotage: repoint-same
 	if pos < 0 {
 		return
 	}
 	stub, _ := x.keys.slots.stub(m.Old)
-	size := x.keys.slots.size(m.Old)
+	size := x.keys.slots.size(m.Old) // sabotage: repoint-locked
 
 	// A page that can't be read has faulted by now, and nothing is half done.
 	t.store(pos, makeWord(h, m.New))

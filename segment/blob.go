@@ -104,7 +104,7 @@ func (b *Blob) Migrate() error {
 	f.file.Drop()
 	b.cache.mu.Lock()
 	defer b.cache.mu.Unlock()
-	b.moved = f.clone()
+	b.moved = f.clone() // sabotage: remember-moved
 	b.cache.forget(b.id)
 	return nil
 }

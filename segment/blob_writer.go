@@ -65,7 +65,7 @@ func (w *BlobWriter) Finish() (BlobExtent, error) {
 	if err := WriteAll(w.file, [][]byte{AppendHeader(nil, w.header)}, 0); err != nil {
 		return BlobExtent{}, fmt.Errorf("write %s: %w", w.path, err)
 	}
-	if err := errors.Join(w.file.Trim(), w.file.Datasync()); err != nil {
+	if err := errors.Join(w.file.Trim(), w.file.Datasync()); err != nil { // sabotage: sync-blob
 		return BlobExtent{}, fmt.Errorf("sync %s: %w", w.path, err)
 	}
 	return BlobExtent{Blob: ID(w.header.File), Offset: blobValueOffset, Length: uint64(w.end - blobValueOffset), Sum: table.Sum()}, nil
@@ -78,7 +78,7 @@ func (w *BlobWriter) Publish() error {
 		return err
 	}
 	w.done = true
-	return errors.Join(w.fs.SyncDir(), w.file.Close())
+	return errors.Join(w.fs.SyncDir(), w.file.Close()) // sabotage: name-blob
 }
 
 // Abort removes what was written. After Publish it does nothing.

@@ -33,7 +33,7 @@ func (w *Writer) AppendCopy(r *Record, may func(int64) error) error {
 // Flush reserves disk blocks for what is staged and writes it. may is that of
 // Reserve.
 func (w *Writer) Flush(may func(int64) error) error {
-	if err := w.ReserveStaged(may); err != nil {
+	if err := w.ReserveStaged(may); err != nil { // sabotage: reserve-staged
 		return err
 	}
 	return w.Write()

@@ -253,7 +253,7 @@ func appendZeros(b []byte, from, to int64) []byte { return append(b, zeros[:to-f
 // headSum is the checksum over bytes 8..47, key and metadata.
 func headSum(head []byte, off int64, salt uint64) uint64 {
 	var d xxhash.Digest
-	d.ResetWithSeed(salt ^ uint64(off)*0x9e3779b97f4a7c15)
+	d.ResetWithSeed(salt ^ uint64(off)*0x9e3779b97f4a7c15) // sabotage: seed-offset
 	d.Write(head[8:])
 	return d.Sum64()
 }

@@ -44,7 +44,7 @@ func (id StoreID) String() string { return hex.EncodeToString(id[:]) }
 func RandomSalt() uint64 {
 	var b [8]byte
 	rand.Read(b[:])
-	return binary.LittleEndian.Uint64(b[:])
+	return binary.LittleEndian.Uint64(b[:]) // sabotage: random-salt
 }
 
 // Header is the first 64 bytes of every file, little-endian:

@@ -111,7 +111,7 @@ func (f *hintFooter) append(b []byte, off int64, salt uint64) []byte {
 
 func decodeHintFooter(b []byte, off int64, salt uint64) (f hintFooter, err error) {
 	le := binary.LittleEndian
-	if headSum(b, off, salt) != le.Uint64(b) {
+	if headSum(b, off, salt) != le.Uint64(b) { // sabotage: verify-hint-end
 		return f, errHintSum
 	}
 	field := func(i int) uint64 { return le.Uint64(b[8*i:]) }
@@ -189,7 +189,7 @@ func (h *Hint) begin(s *Segment, want Tally) error {
 	if h.footer, err = decodeHintFooter(b[:], h.end, h.salt); err != nil {
 		return h.wrong(h.end, err)
 	}
-	if header.Salt != h.salt || h.footer.length != s.Len() || h.footer.tally != want {
+	if header.Salt != h.salt || h.footer.length != s.Len() || h.footer.tally != want { // sabotage: hint-history
 		return h.wrong(h.end, errors.New("made for another segment"))
 	}
 	return nil
@@ -286,7 +286,7 @@ func (h *Hint) readBlock(end int64) error {
 	}
 	b = b[:size]
 	sum := le.Uint64(b)
-	if headSum(b, h.off, h.salt) != sum {
+	if headSum(b, h.off, h.salt) != sum { // sabotage: verify-hint-block
 		return h.wrong(h.off, errHintSum)
 	}
 	h.sums = addHintSum(h.sums, sum)

@@ -297,7 +297,7 @@ func (s *Segment) Records(from, to int64) iter.Seq2[Record, error] {
 func (s *Segment) RecoverTail(proven int64) Tail {
 	data := s.mem[:s.end.Load()]
 	t := scanBatches(data, HeaderSize, s.header.Salt)
-	t.probe(data, t.Valid, s.header.Salt)
+	t.probe(data, t.Valid, s.header.Salt) // sabotage: probe-tail
 	t.Proven = max(t.Proven, proven)
 	return t
 }
@@ -328,7 +328,7 @@ func (s *Segment) scanTail(from, size int64) (Tail, error) {
 		return Tail{}, err
 	}
 	t := scanBatches(s.mem[:size], from, s.header.Salt)
-	t.probe(s.mem[:size], t.Valid, s.header.Salt)
+	t.probe(s.mem[:size], t.Valid, s.header.Salt) // sabotage: probe-followed-tail
 	return t, nil
 }
 

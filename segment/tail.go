@@ -52,7 +52,7 @@ func scanBatch(data []byte, off int64, salt uint64) (t Tail, ok bool) {
 	if errors.Is(err, ErrNewer) {
 		t.Newer = err
 	}
-	if err != nil || first.Flags&FlagFirst == 0 || first.VerifyValue() != nil {
+	if err != nil || first.Flags&FlagFirst == 0 || first.VerifyValue() != nil { // sabotage: verify-tail
 		return t, false
 	}
 	t.Valid = first.End
@@ -61,7 +61,7 @@ func scanBatch(data []byte, off int64, salt uint64) (t Tail, ok bool) {
 		r, err := decode(data, t.Valid, salt)
 		if err != nil || r.Flags&FlagFirst != 0 || r.Left != first.Left-i ||
 			r.Seq != first.Seq+uint64(i) || r.VerifyValue() != nil {
-			return t, false
+			return t, false // sabotage: whole-batch
 		}
 		t.Valid = r.End
 		t.note(r.DurableTo, r.Seq)

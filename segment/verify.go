@@ -100,7 +100,7 @@ func (p *Payload) Append(dst []byte) ([]byte, error) {
 	}
 	found := *p
 	found.bytes, found.m, found.bits = value, nil, nil
-	if err := found.verify(0, p.Size, false, found.inMemory); err != nil {
+	if err := found.verify(0, p.Size, false, found.inMemory); err != nil { // sabotage: verify-value
 		return dst, err
 	}
 	return whole, nil

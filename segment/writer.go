@@ -93,10 +93,10 @@ func create(fsys vfs.FS, file vfs.File, path string, h Header, capacity int64) (
 	if err := WriteAll(file, [][]byte{AppendHeader(nil, h)}, 0); err != nil {
 		return nil, err
 	}
-	if err := file.Datasync(); err != nil {
+	if err := file.Datasync(); err != nil { // sabotage: sync-new-segment
 		return nil, err
 	}
-	if err := fsys.SyncDir(); err != nil {
+	if err := fsys.SyncDir(); err != nil { // sabotage: name-new-segment
 		return nil, err
 	}
 	m, err := file.Map(capacity)
@@ -132,7 +132,7 @@ func (w *Writer) Append(r *Record) {
 	r.Offset = w.staged
 	r.End = w.staged + r.size(w.staged)
 	if r.Flags&FlagCopied == 0 {
-		r.DurableTo = w.seg.synced.Load()
+		r.DurableTo = w.seg.synced.Load() // sabotage: durable-to
 	}
 	w.buf = r.appendHead(w.buf, r.Offset, w.seg.header.Salt)
 	w.appendValue(r.Value)
@@ -236,7 +236,7 @@ func (w *Writer) Writeback() error {
 
 // Sync makes everything written durable. It is never tried twice.
 func (w *Writer) Sync() error {
-	if err := w.seg.file.Datasync(); err != nil {
+	if err := w.seg.file.Datasync(); err != nil { // sabotage: sync-segment
 		return fmt.Errorf("sync %s: %w", w.seg.path, err)
 	}
 	w.seg.synced.Store(w.written)
@@ -279,7 +279,7 @@ func WriteAll(f vfs.File, vec [][]byte, off int64) error {
 		if n <= 0 {
 			return io.ErrShortWrite
 		}
-		off += int64(n)
+		off += int64(n) // sabotage: whole-write
 		vec = advance(vec, n)
 	}
 	return nil

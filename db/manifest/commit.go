@@ -23,7 +23,7 @@ func commit(fsys vfs.FS, m *List, file vfs.File) error {
 	}
 	err := fsys.Rename(temp, segment.ManifestName(m.Generation))
 	if err == nil {
-		err = fsys.SyncDir()
+		err = fsys.SyncDir() // sabotage: name-manifest
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUnknown, err)
@@ -47,5 +47,5 @@ func write(fsys vfs.FS, name string, f vfs.File, b []byte) (err error) {
 	if err := segment.WriteAll(f, [][]byte{b}, 0); err != nil {
 		return err
 	}
-	return f.Sync()
+	return f.Sync() // sabotage: sync-manifest
 }

@@ -86,7 +86,7 @@ func decode(b []byte, generation uint64) (*List, error) {
 	if err == nil || errors.Is(err, segment.ErrNewer) {
 		return m, err
 	}
-	if m, err2 := DecodeImage(b[len(b)/2:], generation); err2 == nil {
+	if m, err2 := DecodeImage(b[len(b)/2:], generation); err2 == nil { // sabotage: second-image
 		return m, nil
 	}
 	return nil, err

@@ -95,7 +95,7 @@ func (o *Owner) Edit(change func(*List)) error {
 func (o *Owner) EditAndPrepare(change func(*List)) error {
 	ready := o.Prepared()
 	err := o.Edit(change)
-	if err == nil && ready {
+	if err == nil && ready { // sabotage: prepare-manifest
 		o.Prepare() // if there is no space, the next put tries again
 	}
 	return err

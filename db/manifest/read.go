@@ -26,7 +26,7 @@ func Read(fsys vfs.FS, names []string) (*List, error) {
 		if errors.Is(err, segment.ErrNewer) {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
-		return nil, &segment.CorruptError{Path: path, Reason: err.Error()}
+		return nil, &segment.CorruptError{Path: path, Reason: err.Error()} // sabotage: damaged-manifest
 	}
 	return m, nil
 }

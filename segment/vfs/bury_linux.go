@@ -42,7 +42,7 @@ var burials struct {
 func bury(h *handle) {
 	switch f := h.Load(); {
 	case f == nil:
-	case !h.lent.Load() && mayShrink(f):
+	case !h.lent.Load() && mayShrink(f): // sabotage: shrink-unlent
 		go shrink(f)
 	default:
 		f.Close()
@@ -76,7 +76,7 @@ func shrink(f *os.File) {
 		return
 	}
 	defer own.Close()
-	if info, err := own.Stat(); err == nil && isAlone(own) {
+	if info, err := own.Stat(); err == nil && isAlone(own) { // sabotage: shrink-alone
 		shorten(own, info.Size())
 	}
 }

@@ -63,7 +63,7 @@ func (f *file) Trim() error {
 	if err != nil {
 		return err
 	}
-	return f.call("ftruncate", func(fd int) error { return unix.Ftruncate(fd, size) })
+	return f.call("ftruncate", func(fd int) error { return unix.Ftruncate(fd, size) }) // sabotage: trim-to-size
 }
 
 // noCow is FS_NOCOW_FL: the file is written in place.

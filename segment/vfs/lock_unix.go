@@ -16,7 +16,7 @@ import (
 func setLock(f *os.File, exclusive bool) error {
 	how := unix.LOCK_SH | unix.LOCK_NB
 	if exclusive {
-		how = unix.LOCK_EX | unix.LOCK_NB
+		how = unix.LOCK_EX | unix.LOCK_NB // sabotage: exclusive-lock
 	}
 	err := flock(f, how)
 	if err == unix.EWOULDBLOCK {

@@ -77,7 +77,7 @@ type retirement struct {
 func retire(r retirement) {
 	mapped.remove(r.addr) // a fault from here on is a bug of whoever kept a slice
 	const prot, flags = unix.PROT_NONE, unix.MAP_PRIVATE | unix.MAP_ANON | unix.MAP_FIXED
-	if _, err := unix.MmapPtr(-1, 0, r.pointer(), uintptr(r.size), prot, flags); err != nil {
+	if _, err := unix.MmapPtr(-1, 0, r.pointer(), uintptr(r.size), prot, flags); err != nil { // sabotage: keep-addresses
 		// Out of mappings or memory. The file's mapping is still there and
 		// still counts as live: space is lost, but no reader is wrong.
 		return

@@ -74,7 +74,7 @@ func (m *Mapping) copyOut(n, size int64) (region, error) {
 	if err != nil {
 		return region{}, err
 	}
-	memory := unsafe.Slice((*byte)(p), size)
+	memory := unsafe.Slice((*byte)(p), size) // sabotage: migrate-all
 	for at := int64(0); at < n && err == nil; at += migrateStep {
 		err = m.copyPart(memory[at:], at, min(migrateStep, n-at))
 	}

@@ -17,7 +17,7 @@ func IsNoSpace(err error) bool {
 // NameNoSpace adds ErrNoSpace to an error about a full disk, unless it has it.
 func NameNoSpace(err error) error {
 	if IsNoSpace(err) && !errors.Is(err, ErrNoSpace) {
-		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+		return fmt.Errorf("%w: %w", ErrNoSpace, err) // sabotage: name-no-space
 	}
 	return err
 }
