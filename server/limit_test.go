@@ -76,7 +76,7 @@ func TestSlotsComeBack(t *testing.T) {
 			io.Copy(io.Discard, c.in)
 		},
 		"panic in net/http": func(c *wire) {
-			c.send("PUT /new?x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx")
+			c.send("PUT /new HTTP/1.1\r\nHost: localhost\r\nX-Odd: 1\r\nContent-Length: 1\r\n\r\nx")
 			io.Copy(io.Discard, c.in)
 		},
 	}
