@@ -54,6 +54,23 @@
 // does not verify below the largest such offset was durable once and is
 // damaged; at or above it, it was never acknowledged. See [Tail].
 //
+// # Doors to a record
+//
+// Each way to a record leaves something to be proven by its caller:
+//
+//	Peek, PeekResident   nothing is proven but that it lies in the segment: for a
+//	                     record that was read before. Callers: reads of db whose
+//	                     index entry says that it was verified, scans of an ordered
+//	                     index, which are checked with the first use of a value, and
+//	                     hintWriter, for a record that was just written
+//	Read, Records        header, key and metadata are proven, the value is not
+//	Record.VerifyValue   the value is proven, all of it
+//	Payload.Verify       the chunks of a range are proven, and remembered if asked
+//	Payload.Append       a copy is made and the copy is proven
+//	Hint                 keys and places are proven to be those of this segment; what
+//	                     a hint tells is believed for one purpose, to find a record
+//	                     that Read then proves
+//
 // # Where the rules come from
 //
 // Checksums that cover the position, and one list of segments that is the
