@@ -68,6 +68,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		e.talk("crowfly: interrupted")
 	default:
 		e.talk("crowfly: %v", err)
+		if _, damaged := errors.AsType[*db.CorruptError](err); damaged {
+			e.talk("crowfly verify lists all damage. A directory that was copied while its store was open looks damaged too: copy a store with crowfly cp.")
+		}
 	}
 	return code
 }

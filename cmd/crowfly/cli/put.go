@@ -58,16 +58,17 @@ func (c *putCmd) Run(e *env) (err error) {
 	for i := range sources {
 		u := &sources[i]
 		if u.file == "-" {
-			u.from, err = standardInput(e.in)
-		} else {
-			var f *os.File
-			f, err = openFile(u.file)
-			defer f.Close() // nil is an error without a consequence
-			u.from = f
+			if u.from, err = standardInput(e.in); err != nil {
+				return u.failed(err)
+			}
+			continue
 		}
+		f, err := openFile(u.file)
 		if err != nil {
 			return u.failed(err)
 		}
+		defer f.Close()
+		u.from = f
 	}
 	return c.put(ctx, e, sources)
 }
