@@ -15,6 +15,14 @@ type compactCmd struct {
 	JSON  bool   `name:"json" help:"Print what came of it as JSON."`
 }
 
+// Help implements kong.HelpProvider.
+func (compactCmd) Help() string {
+	return `Examples:
+
+  crowfly compact data
+  crowfly compact http://127.0.0.1:7070     a store that a server has open`
+}
+
 func (c *compactCmd) Run(e *env) error {
 	ctx, stop := interruptible()
 	defer stop()

@@ -12,6 +12,15 @@ type completionCmd struct {
 	Shell string `arg:"" enum:"bash,zsh,fish" help:"bash, zsh or fish. Try: source <(crowfly completion bash)"`
 }
 
+// Help implements kong.HelpProvider.
+func (completionCmd) Help() string {
+	return `Examples:
+
+  source <(crowfly completion bash)
+  crowfly completion zsh > ~/.zfunc/_crowfly
+  crowfly completion fish > ~/.config/fish/completions/crowfly.fish`
+}
+
 // Run writes the script from the parser's own model of the command line.
 func (c *completionCmd) Run(e *env, parsed *kong.Context) error {
 	commands := parsed.Model.Leaves(true)

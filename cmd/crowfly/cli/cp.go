@@ -19,6 +19,18 @@ type cpCmd struct {
 	JSON     bool     `name:"json" help:"Print what happened as JSON."`
 }
 
+// Help implements kong.HelpProvider.
+func (cpCmd) Help() string {
+	return `Examples:
+
+  crowfly cp data backup                    all values, also beside a server
+  crowfly cp data other photos/1.jpg        one
+  crowfly cp data other --prefix photos/    those below a prefix
+
+This is how a store is backed up: a plain copy of the files of a store that is open
+looks damaged.`
+}
+
 // Validate is called by kong.
 func (c *cpCmd) Validate() error {
 	if c.Prefix != "" && len(c.Keys) > 0 {
@@ -51,7 +63,7 @@ func (c *cpCmd) Run(e *env) (err error) {
 
 	ctx, stop := interruptible()
 	defer stop()
-	r := newReport(e, "values", c.Verbose, c.JSON)
+	r := newReport(e, "value", c.Verbose, c.JSON)
 	x := &copier{batcher: batcher{store: target, report: r, event: "copied"}, snap: snap, ifAbsent: c.IfAbsent}
 	err = x.run(ctx, c)
 	if rerr := r.finish("copied"); err == nil {
@@ -150,7 +162,7 @@ func (x *copier) failure() error {
 	case failed == 0:
 		return nil
 	case failed == x.missing:
-		return fmt.Errorf("%d values were not copied: %w", failed, db.ErrNotFound)
+		return fmt.Errorf("not copied: %s: %w", count(failed, "value"), db.ErrNotFound)
 	}
-	return fmt.Errorf("%d values were not copied", failed)
+	return fmt.Errorf("not copied: %s", count(failed, "value"))
 }

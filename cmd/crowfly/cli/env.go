@@ -79,6 +79,14 @@ func newJSONKey(key string) jsonKey {
 	return jsonKey{Key: key}
 }
 
+// count is a number of things in words: 1 file, 2 files.
+func count[N int | int64 | uint64](n N, noun string) string {
+	if n == 1 {
+		return fmt.Sprint(n, " ", noun)
+	}
+	return fmt.Sprint(n, " ", noun, "s")
+}
+
 // formatTime prints a modification time, of which the zero one is unknown.
 func formatTime(t time.Time) string {
 	if t.IsZero() {

@@ -21,6 +21,16 @@ type exportCmd struct {
 	JSON    bool   `name:"json" help:"Print what happened as JSON."`
 }
 
+// Help implements kong.HelpProvider.
+func (exportCmd) Help() string {
+	return `Examples:
+
+  crowfly export data tree                  a file for each key
+
+The date of each file is that of its value. Other metadata, such as content types,
+has no place in a file: cp keeps it.`
+}
+
 func (c *exportCmd) Run(e *env) (err error) {
 	store, err := openReader(c.Dir)
 	if err != nil {
@@ -43,7 +53,7 @@ func (c *exportCmd) Run(e *env) (err error) {
 	if err != nil {
 		return err
 	}
-	x := &exporter{snap: snap, force: c.Force, store: dir, report: newReport(e, "files", c.Verbose, c.JSON)}
+	x := &exporter{snap: snap, force: c.Force, store: dir, report: newReport(e, "file", c.Verbose, c.JSON)}
 	err = x.run(ctx, c.Path)
 	if rerr := x.report.finish("exported"); err == nil {
 		err = rerr
@@ -79,7 +89,7 @@ func (x *exporter) run(ctx context.Context, dir string) error {
 		return err
 	}
 	if refused := len(x.report.failed); refused > 0 {
-		return fmt.Errorf("%d keys can't be files below %s: nothing was written", refused, dir)
+		return fmt.Errorf("nothing was written: %s can't be the name of a file below %s", count(refused, "key"), dir)
 	}
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
@@ -93,7 +103,7 @@ func (x *exporter) run(ctx context.Context, dir string) error {
 		return err
 	}
 	if failed := len(x.report.failed); failed > 0 {
-		return fmt.Errorf("%d keys were not exported", failed)
+		return fmt.Errorf("not exported: %s", count(failed, "key"))
 	}
 	return nil
 }

@@ -15,6 +15,15 @@ type getCmd struct {
 	Range  *rangeArg `placeholder:"FIRST-LAST" help:"Bytes to get, as in HTTP: FIRST-LAST, FIRST- or, with --range=-N, the last N."`
 }
 
+// Help implements kong.HelpProvider.
+func (getCmd) Help() string {
+	return `Examples:
+
+  crowfly get data photos/1.jpg > 1.jpg
+  crowfly get data photos/1.jpg -o 1.jpg
+  crowfly get data film.mp4 --range 0-1023`
+}
+
 func (c *getCmd) Run(e *env) (err error) {
 	store, err := openReader(c.Dir)
 	if err != nil {

@@ -14,6 +14,14 @@ type headCmd struct {
 	JSON bool   `name:"json" help:"Print JSON."`
 }
 
+// Help implements kong.HelpProvider.
+func (headCmd) Help() string {
+	return `Examples:
+
+  crowfly head data photos/1.jpg
+  crowfly head data photos/1.jpg --json`
+}
+
 // jsonHead describes a value and where it lies.
 type jsonHead struct {
 	jsonValue

@@ -23,6 +23,14 @@ type importCmd struct {
 	JSON    bool   `name:"json" help:"Print what happened as JSON."`
 }
 
+// Help implements kong.HelpProvider.
+func (importCmd) Help() string {
+	return `Examples:
+
+  crowfly import data ~/pictures            a key for each file, its path below ~/pictures
+  crowfly import data photo.jpg             a single file under its name`
+}
+
 func (c *importCmd) Run(e *env) (err error) {
 	if _, err := os.Stat(c.Path); err != nil {
 		return err // before a store is created for it
@@ -33,7 +41,7 @@ func (c *importCmd) Run(e *env) (err error) {
 	}
 	defer closeAfter(store, &err)
 
-	r := newReport(e, "files", c.Verbose, c.JSON)
+	r := newReport(e, "file", c.Verbose, c.JSON)
 	im := &importer{batcher: batcher{store: store, report: r, event: "stored"}}
 	if im.storeDir, err = os.Stat(c.Dir); err != nil {
 		return err
@@ -45,7 +53,7 @@ func (c *importCmd) Run(e *env) (err error) {
 		err = rerr
 	}
 	if failed := len(im.report.failed); err == nil && failed > 0 {
-		err = fmt.Errorf("%d files were not imported", failed)
+		err = fmt.Errorf("not imported: %s", count(failed, "file"))
 	}
 	return err
 }

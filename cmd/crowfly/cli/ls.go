@@ -16,6 +16,15 @@ type lsCmd struct {
 	JSON   bool   `name:"json" help:"Print an object a line."`
 }
 
+// Help implements kong.HelpProvider.
+func (lsCmd) Help() string {
+	return `Examples:
+
+  crowfly ls data
+  crowfly ls data photos/
+  crowfly ls -l data photos/`
+}
+
 func (c *lsCmd) Run(e *env) (err error) {
 	store, err := openReader(c.Dir)
 	if err != nil {

@@ -44,6 +44,8 @@ type commands struct {
 	Serve      serveCmd      `cmd:"" help:"Serve a store over HTTP."`
 	Completion completionCmd `cmd:"" help:"Print a script that makes a shell complete command lines."`
 	Version    versionCmd    `cmd:"" help:"Print the version of crowfly."`
+
+	VersionFlag kong.VersionFlag `name:"version" help:"Print the version of crowfly."`
 }
 
 // Main runs the command line of this process and returns its exit code.
@@ -81,7 +83,7 @@ func dispatch(args []string, e *env) error {
 	parser, err := kong.New(&commands{},
 		kong.Name("crowfly"),
 		kong.Description("An embedded zero-copy blob store and its HTTP server."),
-		kong.Vars{"listen": defaultListen, "metrics": metricsAuto, "metrics_address": metricsAddress},
+		kong.Vars{"version": versionText(), "listen": defaultListen, "metrics": metricsAuto, "metrics_address": metricsAddress},
 		kong.KindMapper(reflect.String, kong.MapperFunc(decodeRaw)),
 		kong.Configuration(loadSettings),
 		kong.Writers(e.out, e.err),

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/alecthomas/kong"
 )
 
 // childEnv makes the test binary behave as crowfly itself.
@@ -348,3 +350,29 @@ func TestOutputFails(t *testing.T) {
 type full struct{}
 
 func (full) Write([]byte) (int, error) { return 0, io.ErrShortWrite }
+
+// TestHelp promises that the help of each command shows how it is used, and that the
+// version is there as a command and as a flag.
+func TestHelp(t *testing.T) {
+	parser, err := kong.New(&commands{}, kong.Vars{"version": "", "listen": "", "metrics": "", "metrics_address": ""})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range parser.Model.Leaves(true) {
+		out := mustRun(t, command.Name, "--help")
+		if !strings.Contains(out, "Examples:\n\n  ") || !strings.Contains(out, "crowfly "+command.Name) {
+			t.Errorf("%s --help has no examples:\n%s", command.Name, out)
+		}
+	}
+	if flag, command := mustRun(t, "--version"), mustRun(t, "version"); flag != command || !strings.HasPrefix(flag, "crowfly ") {
+		t.Errorf("--version says %q, version says %q", flag, command)
+	}
+}
+
+func TestCount(t *testing.T) {
+	for n, want := range map[int]string{0: "0 files", 1: "1 file", 2: "2 files"} {
+		if got := count(n, "file"); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

@@ -15,6 +15,14 @@ type repairCmd struct {
 	JSON   bool   `name:"json" help:"Print what was done as JSON."`
 }
 
+// Help implements kong.HelpProvider.
+func (repairCmd) Help() string {
+	return `Examples:
+
+  crowfly repair data --dry-run             what a repair would do
+  crowfly repair data`
+}
+
 func (c *repairCmd) Run(e *env) error {
 	ctx, stop := interruptible()
 	defer stop()
@@ -52,8 +60,8 @@ func (c *repairCmd) summary(e *env, r *check.RepairReport) {
 		done = "nothing was changed; a repair would have done this:"
 	}
 	s := newJSONRepaired(r)
-	e.talk("%s %s: %d damaged, %d keys lost, %d keys with an older version, %d stretches unknown, %d records copied, %d files moved to %s",
-		done, c.Dir, s.Damage, s.Lost, s.Older, s.Unknown, s.Copied, s.Trashed, filepath.Join(c.Dir, "trash"))
+	e.talk("%s %s: %d damaged, %s lost, %s with an older version, %s unknown, %s copied, %s moved to %s",
+		done, c.Dir, s.Damage, count(s.Lost, "key"), count(s.Older, "key"), count(s.Unknown, "part"), count(s.Copied, "record"), count(s.Trashed, "file"), filepath.Join(c.Dir, "trash"))
 	if r.ManifestLost {
 		e.talk("the list of segments was lost: values that were deleted may have come back")
 	}

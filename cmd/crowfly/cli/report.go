@@ -14,7 +14,7 @@ import (
 // a summary to both.
 type report struct {
 	env     *env
-	noun    string // what is counted: files or values
+	noun    string // what is counted: file or value
 	verbose bool   // print every key that is done
 	json    bool
 
@@ -129,8 +129,8 @@ func (r *report) finish(verb string) error {
 func (r *report) rate() string {
 	took := time.Since(r.start)
 	bytes := r.bytes + r.partial
-	return fmt.Sprintf("%d %s, %s in %v, %s/s",
-		r.files, r.noun, formatBytes(bytes), took.Round(time.Millisecond), formatBytes(perSecond(bytes, took)))
+	return fmt.Sprintf("%s, %s in %v, %s/s",
+		count(r.files, r.noun), formatBytes(bytes), took.Round(time.Millisecond), formatBytes(perSecond(bytes, took)))
 }
 
 // reason is an error about a key without the path in it, which would only

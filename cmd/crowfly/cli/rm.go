@@ -13,6 +13,16 @@ type rmCmd struct {
 	JSON bool     `name:"json" help:"Print what became of each key as JSON."`
 }
 
+// Help implements kong.HelpProvider.
+func (rmCmd) Help() string {
+	return `Examples:
+
+  crowfly rm data photos/1.jpg photos/2.jpg
+
+All keys are removed in one step. If one was not found the others are removed all
+the same, and the exit code is 3.`
+}
+
 // jsonRemoval is what became of one key.
 type jsonRemoval struct {
 	jsonKey

@@ -19,6 +19,15 @@ type statCmd struct {
 	JSON  bool    `name:"json" help:"Print JSON."`
 }
 
+// Help implements kong.HelpProvider.
+func (statCmd) Help() string {
+	return `Examples:
+
+  crowfly stat data                         a store
+  crowfly stat http://127.0.0.1:7070        one that a server has open
+  crowfly stat data photos/1.jpg            a value`
+}
+
 // jsonPlace describes a value and where it lies.
 type jsonPlace struct {
 	jsonValue
@@ -143,8 +152,8 @@ func compactionRows(c *server.CompactionStats) []row {
 	rows := []row{
 		{"space target", fmt.Sprintf("%.2f times what is live, %s beyond it", c.SpaceTarget, formatBytes(c.Backlog))},
 		{"rate", rate},
-		{"compacted", fmt.Sprintf("%d segments: %s read, %s copied, %s freed",
-			c.Segments, formatBytes(c.Read), formatBytes(c.Copied), formatBytes(c.Freed))},
+		{"compacted", fmt.Sprintf("%s: %s read, %s copied, %s freed",
+			count(c.Segments, "segment"), formatBytes(c.Read), formatBytes(c.Copied), formatBytes(c.Freed))},
 	}
 	for _, file := range c.Suspects {
 		rows = append(rows, row{"suspect", file + ": damaged, so it stays as it is; see crowfly verify"})
@@ -157,7 +166,7 @@ func processRows(e *env, p *server.ProcessStats) []row {
 		return nil
 	}
 	rows := []row{
-		{"handles", fmt.Sprintf("%d values, %d snapshots; %d dropped without Close", p.Values, p.Snapshots, p.Leaked)},
+		{"handles", fmt.Sprintf("%s, %s; %d dropped without Close", count(p.Values, "value"), count(p.Snapshots, "snapshot"), p.Leaked)},
 	}
 	if h := p.Oldest; h != nil {
 		what := h.Kind
@@ -168,7 +177,7 @@ func processRows(e *env, p *server.ProcessStats) []row {
 		rows = append(rows, row{"oldest", fmt.Sprintf("%s, made %v ago by %s", what, age, h.Owner)})
 	}
 	return append(rows,
-		row{"retired", fmt.Sprintf("%s on disk, in %d segments that were removed and may still be read", formatBytes(p.RetiredBytes), p.Retired)},
+		row{"retired", fmt.Sprintf("%s on disk, in %s that may still be read after removal", formatBytes(p.RetiredBytes), count(p.Retired, "segment"))},
 		row{"moved", formatBytes(p.MovedBytes) + " of removed segments is in memory instead"},
 		row{"maps", fmt.Sprintf("%d, and %d held back, of %d", p.Maps, p.MapsRetired, p.MapsLimit)},
 	)

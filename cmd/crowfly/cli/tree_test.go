@@ -429,7 +429,7 @@ func TestBatcherInvalid(t *testing.T) {
 	defer store.Close()
 	var talk strings.Builder
 	e := &env{out: bufio.NewWriter(io.Discard), err: &talk}
-	b := &batcher{store: store, report: newReport(e, "files", false, false), event: "stored"}
+	b := &batcher{store: store, report: newReport(e, "file", false, false), event: "stored"}
 	odd := &db.Metadata{ModTime: time.Unix(1<<40, 0)}
 	for i := range 10 {
 		var meta *db.Metadata

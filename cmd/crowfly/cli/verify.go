@@ -15,6 +15,13 @@ type verifyCmd struct {
 	JSON bool   `name:"json" help:"Print what was found as JSON."`
 }
 
+// Help implements kong.HelpProvider.
+func (verifyCmd) Help() string {
+	return `Examples:
+
+  crowfly verify data                       also beside a server`
+}
+
 func (c *verifyCmd) Run(e *env) error {
 	ctx, stop := interruptible()
 	defer stop()
@@ -28,7 +35,7 @@ func (c *verifyCmd) Run(e *env) error {
 	if err := p.damage(report.Damage); err != nil {
 		return err
 	}
-	e.talk("verified %d files, %d records, %s: %d damaged", report.Files, report.Records, formatBytes(report.Bytes), len(report.Damage))
+	e.talk("verified %s, %s, %s: %d damaged", count(report.Files, "file"), count(report.Records, "record"), formatBytes(report.Bytes), len(report.Damage))
 	if c.JSON {
 		err = e.json(jsonVerified{"summary", report.Files, report.Records, report.Bytes, len(report.Damage)})
 	}
