@@ -71,12 +71,17 @@ func (v validators) evaluate(q *request) verdict {
 			return refused
 		}
 	}
-	// A value that an import has replaced by an older one has changed as well, so
-	// only the very date that was sent with the value will do.
-	if t, ok := v.date(q.ifModifiedSince); ok && q.reads() && v.modified.Unix() == t.Unix() {
+	if t, ok := v.date(q.ifModifiedSince); ok && q.reads() && v.unchangedSince(t, time.Now()) {
 		return notModified
 	}
 	return proceed
+}
+
+// unchangedSince evaluates If-Modified-Since. A value that an import has replaced by
+// an older one has changed as well, so only the very date that was sent with the
+// value will do, or one in the future, which was sent with none.
+func (v validators) unchangedSince(t, now time.Time) bool {
+	return v.modified.Unix() == t.Unix() || t.After(now)
 }
 
 // unmodifiedSince evaluates If-Unmodified-Since. What can't be judged is no

@@ -108,7 +108,8 @@ func modelRefuses(h http.Header, now time.Time) bool {
 // modelStatus is how a request is answered: section 13.2, but for what
 // modelRefuses says, and for two dates that need not be of this server's making:
 // a write with If-Unmodified-Since needs one to be held against, and
-// If-Modified-Since takes only the very one for that of the value. Of GET with a Range, of
+// If-Modified-Since takes only the very one for that of the value, or a later one
+// than now. Of GET with a Range, of
 // which ranged says what it would be answered with alone, and which has to be
 // ignored if it is 0.
 func modelStatus(method string, h http.Header, r resource, ranged int, now time.Time) int {
@@ -140,7 +141,7 @@ func modelStatus(method string, h http.Header, r resource, ranged int, now time.
 			}
 			return http.StatusPreconditionFailed
 		}
-	} else if t, ok := since("If-Modified-Since"); ok && reads && r.modified.Equal(t) { // step 4
+	} else if t, ok := since("If-Modified-Since"); ok && reads && (r.modified.Equal(t) || t.After(now)) { // step 4
 		return http.StatusNotModified
 	}
 	switch {

@@ -122,6 +122,7 @@ func TestDatesFromOutside(t *testing.T) {
 		{"1970, and a bit", time.Unix(0, 5e8), time.Unix(0, 0), false, 200},
 		{"before", time.Unix(-5, 0), time.Unix(0, 0), false, 200},
 		{"the future", future, future, false, 200},
+		{"since tomorrow", exampleTime, future, true, 304},
 		{"an older one", exampleTime.Add(-time.Hour), exampleTime, true, 200},
 		{"a newer one", exampleTime.Add(time.Hour), exampleTime, true, 200},
 	} {
