@@ -49,7 +49,7 @@
 // # Files
 //
 //	LOCK                      held by the writer like the directory, never removed
-//	MANIFEST-<generation>     the list of segments, see manifest.go
+//	MANIFEST-<generation>     the list of segments, see package manifest
 //	<id>.seg                  see package segment
 //	<id>.blob                 one large value, see blobs.go
 //	<id>.hint                 spares Open the reading of a segment, see hint.go
@@ -68,7 +68,7 @@
 // commit.go is the write path, reserve.go what it does for a full disk, room.go
 // how compaction makes room there, read.go the read path, recover.go what Open
 // does, compact.go how records move, pinned.go what becomes of removed segments
-// that somebody reads, follow.go how a read-only store keeps up with a writer
-// in another process, inspect.go how a damaged store is read, and repair.go how
-// it becomes a whole one.
+// that somebody reads, and follow.go how a read-only store keeps up with a writer in
+// another process. Package manifest has the list of segments, and package check reads
+// a damaged store and makes it whole again.
 package db

@@ -54,11 +54,15 @@
 //
 // The entity tag is the version of the value, so it is strong, and never comes
 // back, even if the same bytes do. If-Match, If-None-Match, If-Modified-Since,
-// If-Unmodified-Since and If-Range work as in RFC 9110, section 13, to the letter:
-// an If-Match that is empty matches nothing, a date that can't be read is none,
-// and If-Range takes the entity tag only, since two values may be of the same
-// second. Only values have conditions: a listing and what lies below /-/ have
-// nothing to compare.
+// If-Unmodified-Since and If-Range work as in RFC 9110, section 13, with these
+// exceptions. If-Match that is empty matches nothing. If-Range takes the entity tag
+// only, since two values may be of the same second. A condition that can't be read is
+// ignored by GET and HEAD, but a write with one is refused: it must not become a write
+// without a condition. The date of a value need not be of this server's making, since
+// an import keeps those of files. So one of 1970 or before, or of the future, is not
+// sent and not compared, a write whose date condition can't be compared gets 412, and
+// If-Modified-Since takes only the very date that was sent, or one of the future. Only
+// values have conditions: a listing and what lies below /-/ have nothing to compare.
 //
 // A GET with a Range of bytes is answered with that part of the value, and with
 // several ranges with multipart/byteranges: the parts in the order of the
@@ -114,7 +118,10 @@
 //
 // A page may have fewer than limit keys, also if more follow. Whether more
 // follow is told by a reference to the next page, relative to the request's
-// URL: "next" in JSON, and a Link header. A key that is not UTF-8 is exact in
+// URL: "next" in JSON, and a Link header. It is to be taken as it is: it begins
+// between two keys, and names a key that is too long for that by a hash in the
+// parameter after. If that key is gone the answer is 410. A prefix and a delimiter of
+// more than 6 KiB as they are encoded are refused. A key that is not UTF-8 is exact in
 // "path", the URL path to GET it, but not in "key".
 //
 //	{"keys":[{"key":"a b","path":"/a%20b","size":3,"etag":"\"...\"",
@@ -320,9 +327,12 @@
 // A Server gives a client 5 seconds for the header of a request, of at most 16
 // KiB (net/http adds 4 KiB), and closes a connection idle for 60 seconds. The
 // header has the key: one that is too long for it, stored by the program
-// itself, can't be reached, nor can a listing go on from there. Bodies in either direction must move at 64
-// KiB a second, or one piece in 30 seconds if that is longer; a piece is 4 MiB
-// of a response and 1 MiB of an upload. The deadlines of a Handler replace the
+// itself, can't be reached, though it is listed. Bodies in either direction must move
+// at [Options].MinRate, or one piece in 30 seconds if that is longer; a piece is 4 MiB
+// of a response and 1 MiB of an upload. While more than half of the connections are
+// taken the rate is 64 KiB a second at least. A connection that ends with a refusal is
+// half-closed, and what comes is read and dropped for 30 seconds at most, so that a
+// client which still sends can read the answer. The deadlines of a Handler replace the
 // ReadTimeout and WriteTimeout of the server it runs in, unless something between them
 // lets none through.
 //
@@ -331,8 +341,7 @@
 // then no more than 1 MiB. Where its length is known disk space is set aside at
 // once for a large one, so that a full disk is known before the body has come.
 //
-// All uploads together may take [Options].MaxInFlight bytes of memory, and twice that
-// for the moment in which they are stored: each as much as has come of it, 1 MiB at
+// All uploads together may take [Options].MaxInFlight bytes of memory: each as much as has come of it, 1 MiB at
 // most of what is only announced, and 1 MiB in all of what goes to a file. Beyond
 // that the answer is 503 with Retry-After. A listing takes 1 MiB while it is made,
 // and what it has until that is sent.
