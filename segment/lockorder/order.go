@@ -17,9 +17,9 @@ type (
 	Compaction struct{} // one step of compaction
 	Writer     struct{} // the tail segment and the commits; its holder does the I/O of writes
 	Activity   struct{} // the figures and timers of the compactor
+	Manifest   struct{} // the current list of segments
 	Hold       struct{} // what one snapshot keeps in use
 	Pinned     struct{} // removed segments that readers still hold
-	Manifest   struct{} // the current list of segments
 	Index      struct{} // every change of the index
 	Blobs      struct{} // which blob files the store has
 	BlobCache  struct{} // which blob files are open
@@ -36,9 +36,9 @@ var order = []any{
 	Compaction{},
 	Writer{},
 	Activity{},
+	Manifest{},
 	Hold{},
 	Pinned{},
-	Manifest{},
 	Index{},
 	Blobs{},
 	BlobCache{},

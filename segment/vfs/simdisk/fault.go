@@ -76,7 +76,7 @@ func (d *Disk) end(n int, op string) {
 	hook := d.onOp
 	d.mu.Unlock()
 	if hook != nil {
-		hook(n, op)
+		apart(func() { hook(n, op) })
 	}
 }
 
