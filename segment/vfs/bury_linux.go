@@ -62,7 +62,7 @@ func mayShrink(f *os.File) bool {
 	}
 	switch uint32(system.Type) { // its width depends on the architecture
 	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC:
-		return int64(system.Bavail) > buryRoom*info.Size/int64(system.Bsize)
+		return available(uint64(system.Blocks), uint64(system.Bavail), uint64(system.Bsize)) > buryRoom*info.Size
 	}
 	return false
 }

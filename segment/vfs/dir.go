@@ -125,11 +125,7 @@ func (d *Dir) open(op, name string, flag int) (*file, error) {
 	if err := d.plain(op, name); err != nil {
 		return nil, err
 	}
-	var f *os.File
-	err := AfterCollection(d.Collect, func() (err error) {
-		f, err = d.root.OpenFile(name, flag|largeFile, 0o644)
-		return err
-	})
+	f, err := d.openRetrying(func() (*os.File, error) { return d.root.OpenFile(name, flag|largeFile, 0o644) })
 	if err != nil {
 		return nil, d.fail(err, op, name)
 	}
@@ -200,7 +196,7 @@ func (d *Dir) Trash(name string) (string, error) {
 	if err := d.MakeTrash(); err != nil {
 		return "", err
 	}
-	trash, err := d.root.Open(TrashDir)
+	trash, err := d.openRetrying(func() (*os.File, error) { return d.root.Open(TrashDir) })
 	if err != nil {
 		return "", d.fail(err, "open", TrashDir)
 	}
@@ -221,7 +217,7 @@ func (d *Dir) Trash(name string) (string, error) {
 
 // List implements [FS]. Directories, links and special files don't count.
 func (d *Dir) List() ([]string, error) {
-	dir, err := d.self()
+	dir, err := d.openRetrying(d.self)
 	if err != nil {
 		return nil, d.fail(err, "open", ".")
 	}

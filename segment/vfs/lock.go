@@ -85,11 +85,7 @@ func (l *heldLock) release() error {
 
 // tryLock asks once.
 func (d *Dir) tryLock(name string) (*heldLock, error) {
-	var f *os.File
-	err := AfterCollection(d.Collect, func() (err error) {
-		f, err = d.root.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
-		return err
-	})
+	f, err := d.openRetrying(func() (*os.File, error) { return d.root.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644) })
 	if err != nil {
 		return nil, d.fail(err, "open", name)
 	}
@@ -111,7 +107,7 @@ func (d *Dir) tryLock(name string) (*heldLock, error) {
 // lockDir locks the directory, through a descriptor that nothing else uses. Where the file system can't do that, which some
 // over a network can't, it returns nil: the lock file has to suffice.
 func (d *Dir) lockDir(exclusive bool) (*os.File, error) {
-	dir, err := d.root.Open(".")
+	dir, err := d.openRetrying(func() (*os.File, error) { return d.root.Open(".") })
 	if err != nil {
 		return nil, err
 	}
@@ -173,7 +169,7 @@ func (d *Dir) probeLock(name string) (bool, error) {
 }
 
 func (d *Dir) probeFile(name string) (bool, error) {
-	f, err := d.root.Open(name)
+	f, err := d.openRetrying(func() (*os.File, error) { return d.root.Open(name) })
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"errors"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -43,6 +44,15 @@ func AfterCollection(collect func(), do func() error) error {
 
 func isScarce(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
+}
+
+// openRetrying is open, with another try after a collection.
+func (d *Dir) openRetrying(open func() (*os.File, error)) (f *os.File, err error) {
+	err = AfterCollection(d.Collect, func() (err error) {
+		f, err = open()
+		return err
+	})
+	return f, err
 }
 
 // Settle forces a collection and waits, for 1 s at most, until the files that
